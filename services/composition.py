@@ -44,6 +44,7 @@ from shared.store.signing_secrets import SigningSecrets
 from shared.store.stored_bytes import StoredBytes
 from shared.store.stream_reads import StreamReads
 from shared.store.streams import StreamLimits, Streams
+from shared.store.tickets import Tickets
 from shared.store.token_keys import TokenKeys
 from shared.store.wakeups import Wakeups
 from shared.store.webhook_notices import WebhookNotices
@@ -95,6 +96,7 @@ class Stores:
         self.memory = RedisMemory(redis)
         self.names = Names(redis)
         self.native_tokens = NativeTokens(TokenKeys(redis))
+        self.tickets = Tickets(redis)
         self.principals = Principals(self.api_keys)
         self.queues = Queues(redis, limits=limits)
         self.receipts = Receipts(redis)

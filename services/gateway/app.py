@@ -27,6 +27,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     session_pushes,
     signing_secrets,
     streams,
+    tickets,
     token_keys,
     webhook_tests,
 )

@@ -109,15 +109,12 @@ class Authenticator:
 
     async def publisher(self, request: Request) -> ApiKey | Grant:
         """The caller, if it may publish: an API key with the scope, or what a token allows."""
-        given = _secret_in(request)
-        return (
-            await self.bearer(request, given)
-            if is_token_like(given)
-            else await self.require(request, Scope.PUBLISH)
-        )
+        is_by_token = is_token_like(_secret_in(request))
+        return await self.bearer(request) if is_by_token else await self.require(request, Scope.PUBLISH)
 
-    async def bearer(self, request: Request, token: str) -> Grant:
-        """What the token allows. Raises TokenRefused, Problem (429)."""
+    async def bearer(self, request: Request) -> Grant:
+        """What the caller's token allows. Raises TokenRefused."""
+        token = _secret_in(request)
         return await self._tokens.look_up(
             token, lambda find: self.look_up(request, token, find), now_ms=now_ms()
         )

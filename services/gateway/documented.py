@@ -14,7 +14,7 @@ from services.gateway.openapi import (
     schema,
     text_response,
 )
-from services.gateway.operations import ANYONE, RECEIVER, Json, Operation
+from services.gateway.operations import ANYONE, READER, RECEIVER, Json, Operation
 from shared.model.streams import Start
 from shared.model.topics import MAX_LENGTH
 from shared.wire.models import Closed, Id
@@ -100,7 +100,7 @@ Operation(
 )
 Operation(
     "GET /v1/stream",
-    RECEIVER,
+    READER,
     name="readStreams",
     summary="Reads streams as Server-Sent Events, from a place on",
     successes={
@@ -113,7 +113,7 @@ Operation(
     },
     errors=(403, 404, 429),
     parameters=[
-        {**in_query("topic", "A topic, exactly; each in a parameter of its own.", _TOPICS), "required": True},
+        in_query("topic", "A topic, exactly; each in a parameter of its own. A ticket has its own.", _TOPICS),
         in_query("from", "Where to begin without an id.", {"enum": [start.value for start in Start]}),
         in_query("last_event_id", "The same as Last-Event-ID, which wins."),
         in_header("Last-Event-ID", "The id of the last event that was handled."),

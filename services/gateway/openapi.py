@@ -84,6 +84,7 @@ _SECURITY_SCHEMES = {
         "bearerFormat": "JWT",
         "description": "A token of the account.",
     },
+    "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "Of POST /v1/tickets."},
     "authToken": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     "authTokenInQuery": {"type": "apiKey", "in": "query", "name": "auth_token"},
     "adminToken": {"type": "http", "scheme": "bearer", "description": "The operator's token."},

@@ -53,6 +53,8 @@ ADMIN = Access(
     (401, 403, 404, 429, 503),
 )
 PUBLISHER = Access(lambda request: _authenticator(request).require(request, Scope.PUBLISH), ("apiKey",))
+READER = Access(_no_check, ("apiKey", "token", "ticket"), (401, 403, 429, 503))
+"""Of the edge."""
 PUBLISHER_OR_TOKEN = Access(lambda request: _authenticator(request).publisher(request), ("apiKey", "token"))
 RECEIVER = Access(lambda request: _authenticator(request).require(request, Scope.RECEIVE), ("apiKey",))
 

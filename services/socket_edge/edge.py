@@ -5,6 +5,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TypeVar
 
 from services.composition import Stores
@@ -12,8 +13,9 @@ from services.serving import Readiness
 from services.socket_edge.admission import Admission
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
 from services.socket_edge.handshakes import Handshakes
-from services.socket_edge.heartbeat import EdgeHeartbeat
+from services.socket_edge.heartbeat import STOP_S, EdgeHeartbeat
 from services.socket_edge.held import HeldConnection, LeaseHolder
+from services.socket_edge.kept_leases import KeptLeases
 from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.liveness import Liveness
 from services.socket_edge.registry import Registry
@@ -21,6 +23,7 @@ from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
 from services.socket_edge.spare_pings import SparePings
 from services.socket_edge.stream_rights import StreamRights
+from services.socket_edge.token_watcher import TokenCredential, TokenWatcher
 from services.socket_edge.topic_hub import TopicHub
 from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
@@ -70,12 +73,16 @@ class Edge:
             idle_s=settings.blackhole_idle_s,
         )
         self.credentials = CredentialWatcher(stores.api_keys, self.liveness, registry.all)
+        self.tokens = TokenWatcher(stores.native_tokens.keys, stores.tickets, registry.all)
         self.heartbeat = EdgeHeartbeat(
             stores.heartbeat,
             registry,
             every_s=settings.heartbeat_s,
             outage_limit_s=settings.redis_outage_limit_s,
             awaited=readiness.awaiting("the heartbeat of the edge"),
+        )
+        self.kept_leases = KeptLeases(
+            lambda lease: self.heartbeat.release_by(partial(stores.leases.release, lease))
         )
         self.socket_quota = SocketQuota(stores.quotas, instance=stores.instance)
         self.stream_rights = StreamRights(stores.routing, stores.streams)
@@ -124,7 +131,11 @@ class Edge:
         return self.socket_quota.place_on_channel(account_id, is_connected)
 
     def hold(
-        self, connection: HeldConnection, credential: Credential | None = None, *, wakes: bool = True
+        self,
+        connection: HeldConnection,
+        credential: Credential | TokenCredential | None = None,
+        *,
+        wakes: bool = True,
     ) -> None:
         """From now on wakeups reach the connection, and it ends with its credential.
 
@@ -146,13 +157,17 @@ class Edge:
         if wakes:
             connection.wake()
 
-    def authenticated(self, connection: HeldConnection, credential: Credential) -> None:
+    def authenticated(self, connection: HeldConnection, credential: Credential | TokenCredential) -> None:
         """The connection ends with this credential."""
-        connection.credential = credential
         connection.account_id = credential.account_id
         connection.expires_at_ms = credential.until_ms
+        if isinstance(credential, TokenCredential):
+            connection.token = credential
+            self.tokens.check_new(connection)
+        else:
+            connection.credential = credential
+            self.credentials.check_new(connection, credential)
         self.liveness.watch(connection)
-        self.credentials.check_new(connection, credential)
 
     def flush_acks(self, channel: str) -> None:
         """Acks what the channel's socket here has confirmed, ahead of the claim that takes its lease."""
@@ -187,14 +202,15 @@ class Edge:
         """Reads wakeups and runs the other loops for as long as it is entered."""
         runners = (
             *(self.wakeups, self.heartbeat, self.liveness, self.credentials, self.socket_quota),
-            *(self.topics, self.stream_rights),
+            *(self.topics, self.stream_rights, self.tokens),
         )
         runs = (runner.run for runner in runners)
         try:
-            loops = (self.sweep, self.credentials.watch_version, *runs)
+            loops = (self.sweep, self.credentials.watch_version, self.tokens.watch, *runs)
             async with in_background(*loops):
                 yield
         finally:
+            await self.kept_leases.close(within_s=STOP_S)
             await self.heartbeat.stop()
 
     async def shutdown(self) -> None:
@@ -202,6 +218,7 @@ class Edge:
         self._is_draining = True
         await asyncio.sleep(self.settings.drain_delay_s)
         self._refuses = True
+        await self.kept_leases.close(within_s=STOP_S)
         await close_all(self.registry, over_s=self.settings.drain_window_s)
 
     async def sweep(self) -> None:
@@ -215,3 +232,4 @@ class Edge:
             for connection in connections:
                 connection.wake()
             self.credentials.check(connections)
+            self.tokens.check(connections)

@@ -76,6 +76,10 @@ class EdgeHeartbeat:
         if call is not None and not await self._release(call):
             logger.warning("connection.not-released", extra={"facts": {"id": connection.id}})
 
+    async def release_by(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Releases what no connection holds any more; the next heartbeat retries if Redis is unavailable."""
+        await self._release(call)
+
     async def stop(self) -> None:
         """Ends the heartbeat in Redis: the leases may be claimed at once."""
         with contextlib.suppress(StoreUnavailable, TimeoutError):

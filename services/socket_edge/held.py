@@ -22,6 +22,7 @@ from shared.wire.close_reasons import close_frame
 if TYPE_CHECKING:
     from services.socket_edge.credential_watcher import Credential
     from services.socket_edge.edge import Edge
+    from services.socket_edge.token_watcher import TokenCredential
 
 # Work on so many connections takes a few milliseconds; then the event loop gets its turn.
 _TURN = 100
@@ -47,6 +48,8 @@ class HeldConnection(ABC):
     counted_for: str | None = None
     # What delivers from its channel's queue; a session has no such loop, and gets no inline entries.
     loop: DeliveryLoop | None = None
+    # The token that opened it, in place of a credential.
+    token: "TokenCredential | None" = None
     # Its client reconnects as soon as it closes: all together would be a stampede.
     closes_at_a_pace = True
 
@@ -102,7 +105,8 @@ class HeldConnection(ABC):
         """Does what is due by now."""
         if self.expires_at_ms <= now_ms():
             self.expires_at_ms = math.inf
-            await self.close(CloseReason.KEY_EXPIRED)
+            has_token = self.token is not None
+            await self.close(CloseReason.TOKEN_EXPIRED if has_token else CloseReason.KEY_EXPIRED)
 
 
 @dataclass(slots=True)

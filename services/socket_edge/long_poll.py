@@ -5,7 +5,6 @@ on the same connection waiting, so that it does not find the lease held.
 """
 
 import asyncio
-import contextlib
 import logging
 
 from starlette.requests import Request
@@ -30,7 +29,6 @@ from shared.model.errors import (
     Unauthenticated,
 )
 from shared.runtime.http.client_address import peer_is_trusted
-from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import (
     Problem,
     internal_error,
@@ -40,7 +38,7 @@ from shared.runtime.http.responses import (
 )
 from shared.wire.pelion import pulling
 from shared.wire.pelion.handshake import bearer
-from shared.wire.pelion.pulling import Pull, parse_pull
+from shared.wire.pelion.pulling import parse_pull
 
 logger = logging.getLogger(__name__)
 
@@ -96,27 +94,49 @@ async def _get(edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
     pull = parse_pull(scope["query_string"])
     key, credential = await _authenticate(edge, scope)
     connection = scope["extensions"]["http.connection"]
-    try:
-        async with edge.place_on_channel(key.account_id, key.id):
-            lease = await _claimed(edge, key, is_follow_up=_is_follow_up(connection, key))
-    except _Refused as refused:
-        telemetry.polls_ended.add(1, {"outcome": refused.outcome})
-        await PlainTextResponse(refused.text, refused.status)(scope, receive, send)
-        return
-    except QuotaExceeded as error:
-        raise quota_exceeded(error.quota, retry_after_s=error.retry_after_s) from None
-    if pull.waits:
-        connection["end_with_input"]()
+    has_polled = connection["notes"].get(_POLLED) == key.id
+    connection["notes"][_POLLED] = key.id
     is_proxied = peer_is_trusted(scope, trusted=edge.settings.trusted_proxies)
-    poll = Poll(edge, lease, connection=connection, pull=pull, is_proxied=is_proxied)
-    poll.counted_for = key.account_id
+    # Once more with a claim, if the lease of the poll before has gone since.
+    for may_be_kept in (True, False):
+        try:
+            async with edge.place_on_channel(key.account_id, key.id):
+                kept = edge.kept_leases.take(key.id) if may_be_kept else None
+                # Was it sent while the poll before it was still being acked? Clients send it as soon as they
+                # have read a response, and may delete the channel right after, on another connection. The
+                # delete overtakes a poll that waits its turn, which must not create the channel again.
+                is_follow_up = connection["was_queued"] and has_polled
+                lease = kept.lease if kept else await _claimed(edge, key, is_follow_up=is_follow_up)
+        except _Refused as refused:
+            telemetry.polls_ended.add(1, {"outcome": refused.outcome})
+            await PlainTextResponse(refused.text, refused.status)(scope, receive, send)
+            return
+        except QuotaExceeded as error:
+            raise quota_exceeded(error.quota, retry_after_s=error.retry_after_s) from None
+        if pull.waits:
+            connection["end_with_input"]()
+        poll = Poll(edge, lease, connection=connection, pull=pull, is_proxied=is_proxied)
+        poll.keeps, poll.kept = has_polled, kept
+        poll.counted_for = key.account_id
+        if await _held(edge, poll, credential, scope, receive, send):
+            return
+
+
+async def _held(
+    edge: Edge, poll: Poll, credential: Credential, scope: Scope, receive: Receive, send: Send
+) -> bool:
+    """Serves the poll. False without a response: the lease that was kept for it is gone."""
     edge.hold(poll, credential)
+    is_in_vain = True
     try:
-        await _serve(edge, poll, pull, scope, receive, send)
+        await _serve(edge, poll, scope, receive, send)
     finally:
+        is_in_vain = poll.is_kept_in_vain
         edge.remove(poll)
-        telemetry.polls_ended.add(1, {"outcome": poll.outcome})
-        logger.debug("poll.closed", extra={"facts": poll.facts})
+        if not is_in_vain:
+            telemetry.polls_ended.add(1, {"outcome": poll.outcome})
+            logger.debug("poll.closed", extra={"facts": poll.facts})
+    return not is_in_vain
 
 
 async def _authenticate(edge: Edge, scope: Scope) -> tuple[ApiKey, Credential]:
@@ -129,17 +149,6 @@ async def _authenticate(edge: Edge, scope: Scope) -> tuple[ApiKey, Credential]:
         raise Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")]) from None
 
 
-def _is_follow_up(connection: Connection, key: ApiKey) -> bool:
-    """Was the poll sent while the one before it was still being acked?
-
-    Clients send it as soon as they have read a response, and may delete the channel right after, on another
-    connection. The delete overtakes a poll that waits its turn, which must not create the channel again.
-    """
-    is_follow_up = connection["was_queued"] and connection["notes"].get(_POLLED) == key.id
-    connection["notes"][_POLLED] = key.id
-    return is_follow_up
-
-
 async def _claimed(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease:
     """The lease of the channel. Raises _Refused."""
     lease = await _claim(edge, key, is_follow_up=is_follow_up)
@@ -150,9 +159,10 @@ async def _claimed(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease:
 
 async def _claim(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease | tuple[str, int, str]:
     """The lease of the channel, which is created if need be; or outcome, status and text of the response."""
-    for _ in range(_CLAIMS):
+    for attempt in range(_CLAIMS):
         try:
-            if not is_follow_up:
+            # Nearly always it is there.
+            if attempt and not is_follow_up:
                 await edge.stores.channels.create(key.account_id, key.id, kind=Kind.PULL)
             return await edge.stores.leases.claim_poll(key.id, owner=edge.new_owner())
         except HeldByAnother:
@@ -164,7 +174,7 @@ async def _claim(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease | tupl
         except NoLongerOwner as lost:
             if lost.close_reason is CloseReason.PAUSED:
                 raise unavailable("the channel is paused; poll again later") from None
-            # NO_CHANNEL: it was deleted since it was created.
+            # NO_CHANNEL: there is none yet, or it was deleted since it was created.
             if lost.close_reason is not CloseReason.NO_CHANNEL:
                 raise unauthenticated("the API key is revoked") from None
             if is_follow_up:
@@ -172,25 +182,39 @@ async def _claim(edge: Edge, key: ApiKey, *, is_follow_up: bool) -> Lease | tupl
     raise unavailable("the channel keeps changing; retry")
 
 
-async def _serve(edge: Edge, poll: Poll, pull: Pull, scope: Scope, receive: Receive, send: Send) -> None:
+async def _serve(edge: Edge, poll: Poll, scope: Scope, receive: Receive, send: Send) -> None:
     watching = asyncio.create_task(_watch(poll, receive))
     try:
         await edge.close_if_stopping(poll)
-        await _decide(edge, poll, pull)
+        await _decide(edge, poll)
+        if poll.is_kept_in_vain:
+            # A paused channel's lease may still be ours.
+            await edge.heartbeat.release(poll)
+            return
         if poll.message is not None:
-            await _write(poll, pull, send)
+            await _write(poll, send)
     except Exception:
         await edge.heartbeat.release(poll)
         raise
     finally:
         watching.cancel()
-    releasing = asyncio.create_task(edge.heartbeat.release(poll))
-    await asyncio.wait([releasing], timeout=_RELEASE_S)
+    # The client waits for the release, but not for long. No task for it: nearly always it takes a round trip.
+    late: list[asyncio.Task[None]] = []
+    timer = edge.event_loop.call_later(
+        _RELEASE_S, lambda: late.append(asyncio.create_task(_end(poll, scope, receive, send)))
+    )
+    try:
+        await edge.heartbeat.release(poll)
+    finally:
+        timer.cancel()
+    await (late[0] if late else _end(poll, scope, receive, send))
+
+
+async def _end(poll: Poll, scope: Scope, receive: Receive, send: Send) -> None:
     if poll.message is not None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     elif poll.close_reason is not CloseReason.CLIENT_GONE:
         await _response(poll, scope)(scope, receive, send)
-    await releasing
 
 
 async def _watch(poll: Poll, receive: Receive) -> None:
@@ -199,8 +223,9 @@ async def _watch(poll: Poll, receive: Receive) -> None:
     await poll.close(CloseReason.CLIENT_GONE)
 
 
-async def _decide(edge: Edge, poll: Poll, pull: Pull) -> None:
+async def _decide(edge: Edge, poll: Poll) -> None:
     """Waits until there are notifications, the poll ends, or the time is over."""
+    pull = poll.pull
     for uid in pull.uids:
         count = await edge.stores.queues.ack_until_event(
             poll.lease,
@@ -214,19 +239,18 @@ async def _decide(edge: Edge, poll: Poll, pull: Pull) -> None:
     if pull.after is not None:
         poll.begin()
     if pull.waits:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(poll.decided.wait(), edge.settings.long_poll_wait_s)
+        await poll.until_decided(within_s=edge.settings.long_poll_wait_s)
     else:
         await poll.loop.wait_idle()
     poll.decided.set()
 
 
-async def _write(poll: Poll, pull: Pull, send: Send) -> None:
+async def _write(poll: Poll, send: Send) -> None:
     """Writes a 200 without ending it: the client has its length, and needs no end."""
     assert poll.message is not None
     text = poll.message.text
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
-    if pull.after is not None:
+    if poll.pull.after is not None:
         headers.append((b"x-last-uid", pulling.last_uid_header(poll.last_uid)))
     try:
         async with asyncio.timeout(STALLED_S):

@@ -6,12 +6,13 @@ client names what it has handled (`after`), only that acknowledges.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from services.socket_edge.held import LeaseHolder
+from services.socket_edge.held import WITHOUT_LEASE, LeaseHolder
+from services.socket_edge.kept_leases import KeptLease
 from shared import telemetry
 from shared.delivery.loop import DeliveryLoop, Window
 from shared.model.channels import CloseReason, Kind, Lease
@@ -33,6 +34,7 @@ _LONGEST_PAUSE_S = 0.25
 # A response is encoded in one turn of the event loop: two milliseconds. The next poll gets the rest.
 _READ_COUNT = 512
 _NOTHING = Window(count=0, size_bytes=0)
+_LOST = (*WITHOUT_LEASE, CloseReason.PAUSED)
 _DIALECT = {"dialect": "pelion"}
 
 
@@ -41,6 +43,10 @@ class Poll(LeaseHolder):
 
     kind = Kind.PULL
     closes_at_a_pace = False
+
+    keeps = False
+    """The client is likely to poll again: its lease is kept for that."""
+    _kept: KeptLease | None = None
 
     def __init__(
         self, edge: "Edge", lease: Lease, *, connection: Connection, pull: Pull, is_proxied: bool = False
@@ -57,12 +63,28 @@ class Poll(LeaseHolder):
         self._most = Window(count=edge.settings.batch_limit, size_bytes=most_bytes)
         share = Window(count=_READ_COUNT, size_bytes=most_bytes)
         self.loop = DeliveryLoop(edge.stores.queues, lease, self, places=edge.reading_places, share=share)
-        self._pull = pull
+        self.pull = pull
         # With `after`: first what the client has handled is acknowledged, then the queue is read.
         self._begun = pull.after is None
-        self._wanted = DEFAULT
+        self._serialization, self._wanted = b"", DEFAULT
         self._was_rewound = False
         self._acked = BEGINNING
+
+    @property
+    def kept(self) -> KeptLease | None:
+        """What the poll before has left: this one goes on from there."""
+        return self._kept
+
+    @kept.setter
+    def kept(self, kept: KeptLease | None) -> None:
+        self._kept = kept
+        if kept is not None:
+            self.loop.begin_behind(kept.cursor, kept.serialization)
+
+    @property
+    def is_kept_in_vain(self) -> bool:
+        """The lease was kept from the poll before, and was lost before this one could read."""
+        return self._kept is not None and not self.loop.has_read and self.close_reason in _LOST
 
     @property
     def is_open(self) -> bool:
@@ -79,7 +101,7 @@ class Poll(LeaseHolder):
     @property
     def window(self) -> Window:
         """Nothing once the poll is ending or its client is gone: a read for nothing confirms no lease."""
-        has_gone = self._pull.waits and self._connection["has_hung_up"]()
+        has_gone = self.pull.waits and self._connection["has_hung_up"]()
         takes = self._begun and self.is_open and not has_gone
         return self._most if takes else _NOTHING
 
@@ -90,7 +112,7 @@ class Poll(LeaseHolder):
     def deliver(self, batch: list[Notification]) -> str | None:
         if not self.is_open:
             return None
-        if self._pull.after is not None:
+        if self.pull.after is not None:
             cfg = replace(self._wanted.cfg, include_uid=True, deregistrations_as_object=True)
             self._wanted = replace(self._wanted, cfg=cfg)
         most = min(self._most.count, self._wanted.max_chunk_size)
@@ -103,6 +125,7 @@ class Poll(LeaseHolder):
         return made.last_entry_id
 
     def adopt(self, serialization: bytes) -> None:
+        self._serialization = serialization
         self._wanted = stored(serialization)
 
     def rewind(self) -> None:
@@ -120,7 +143,31 @@ class Poll(LeaseHolder):
     async def abort(self) -> None:
         self._connection["abort"]()
 
+    async def finish(self) -> Callable[[], Awaitable[object]] | None:
+        release = await super().finish()
+        if release is None or not self.keeps or self.close_reason is not None:
+            return release
+        cursor = BEGINNING
+        if self.pull.after is None:
+            # What was delivered and not acked must come again.
+            is_acked = self.message is None or self._acked == self.message.last_entry_id
+            end = self.loop.end
+            if end is None or not is_acked:
+                return release
+            cursor = end
+        is_kept = self._edge.kept_leases.keep(self.lease, cursor=cursor, serialization=self._serialization)
+        return None if is_kept else release
+
     # As a request
+
+    async def until_decided(self, *, within_s: float) -> None:
+        """Waits until there is a response; once the time is over, there is none."""
+        # No timeout: it takes as long as the rest of the wait.
+        timer = self._edge.event_loop.call_later(within_s, self.decided.set)
+        try:
+            await self.decided.wait()
+        finally:
+            timer.cancel()
 
     async def until_read(self) -> None:
         """Waits until the peer has what was just written, is gone, or has stalled and is aborted."""
@@ -129,7 +176,7 @@ class Poll(LeaseHolder):
             self.close_reason = CloseReason.CLIENT_GONE
             return
         telemetry.sent.add(self.message.count, _DIALECT)
-        if self._pull.after is None and not self._was_rewound:
+        if self.pull.after is None and not self._was_rewound:
             self._acked = self.message.last_entry_id
 
     async def _is_read(self) -> bool:

@@ -3,21 +3,16 @@
 import asyncio
 import random
 
-from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from services.socket_edge.credential_watcher import authenticate_receiver
 from services.socket_edge.edge import Edge
-from services.socket_edge.long_poll import unauthenticated
+from services.socket_edge.stream_callers import StreamCaller, stream_caller, wake_previous
 from services.socket_edge.stream_reader import StreamReader
-from shared.model.api_keys import ApiKey
-from shared.model.errors import Invalid, MissingScope, QuotaExceeded, StoreUnavailable, Unauthenticated
+from shared.model.errors import QuotaExceeded, StoreUnavailable
 from shared.runtime.http.protocol import Connection
-from shared.runtime.http.responses import Problem, quota_exceeded, unavailable
+from shared.runtime.http.responses import quota_exceeded, unavailable
 from shared.wire import sse
-from shared.wire.pelion.handshake import bearer
-from shared.wire.stream_requests import StreamRequest, stream_request
 
 STREAM_PATH = "/v1/stream"
 # A client that pipelines requests and reads no responses is dropped.
@@ -65,41 +60,26 @@ class _StreamResponses:
 async def _opened(edge: Edge, scope: Scope) -> StreamReader:
     """The reader, which the edge holds. Raises Problem, StoreUnavailable."""
     edge.check_open()
-    wanted = _request(scope)
-    secret = bearer(Request(scope).headers.get("authorization", ""))
+    caller = await stream_caller(edge, scope)
     try:
-        key, credential = await authenticate_receiver(edge, scope, secret)
-    except Unauthenticated as error:
-        raise unauthenticated(str(error)) from None
-    except MissingScope as error:
-        raise Problem(403, str(error), fields=[("scopes", f"must include {error.scope}")]) from None
-    await edge.stream_rights.check(key.account_id, key.id, wanted.topics)
-    try:
-        await edge.socket_quota.admit(key.account_id)
+        await edge.socket_quota.admit(caller.account_id)
     except QuotaExceeded as error:
         raise quota_exceeded(error.quota, retry_after_s=error.retry_after_s) from None
-    reader = _reader(edge, scope, key, wanted)
-    reader.counted_for = key.account_id
-    edge.hold(reader, credential, wakes=False)
+    reader = _reader(edge, scope, caller)
+    reader.counted_for = caller.account_id
+    edge.hold(reader, caller.credential, wakes=False)
+    wake_previous(edge, caller)
     return reader
 
 
-def _request(scope: Scope) -> StreamRequest:
-    """Raises Problem (400)."""
-    last_event_id = Request(scope).headers.get("last-event-id", "")
-    try:
-        return stream_request(scope["query_string"], last_event_id=last_event_id)
-    except Invalid as error:
-        raise Problem(400, error.message, fields=error.fields, kind="validation_error") from None
-
-
-def _reader(edge: Edge, scope: Scope, key: ApiKey, wanted: StreamRequest) -> StreamReader:
+def _reader(edge: Edge, scope: Scope, caller: StreamCaller) -> StreamReader:
     connection: Connection = scope["extensions"]["http.connection"]
     connection["end_with_input"]()
     return StreamReader(
         edge,
-        account_id=key.account_id,
-        since=wanted.since,
+        caller.reader,
+        account_id=caller.account_id,
+        since=caller.wanted.since,
         response=connection["streamed"](),
         abort=connection["abort"],
     )

@@ -43,14 +43,14 @@ class StreamReader(HeldConnection):
     def __init__(
         self,
         edge: "Edge",
+        id: str,
         *,
         account_id: str,
         since: Mapping[str, Mark | Start],
         response: StreamedResponse,
         abort: Callable[[], None],
     ) -> None:
-        # A name of its own: many readers have one API key, and no wakeup is for one of them.
-        super().__init__(edge, edge.new_owner())
+        super().__init__(edge, id)
         self.topics = tuple(since)
         self.account_id = account_id
         self.sent = 0
@@ -59,6 +59,8 @@ class StreamReader(HeldConnection):
         self._abort = abort
         self._readings: list[Reading] = []
         self._frames = frames_for(self.topics, account_id=account_id, is_chunked=response.is_chunked)
+        # How many bytes waited in the buffer behind the last delivery.
+        self._waiting = 0
         # Where in the response each delivery ends that may wait in the buffer, and its number of events.
         self._unsent: deque[tuple[int, int]] = deque()
         self._unsent_events = 0
@@ -78,7 +80,10 @@ class StreamReader(HeldConnection):
     def on_events(self, delivery: "Delivery") -> None:
         if self.close_reason is not None:
             return
-        if self._unsent and self._is_behind():
+        limits = self._edge.settings
+        if (
+            self._waiting > limits.stream_buffer_bytes or self._unsent_events > limits.stream_buffer_events
+        ) and self._is_behind():
             telemetry.stream_overflows.add(1)
             self.end(CloseReason.TOO_SLOW)
             return
@@ -93,7 +98,12 @@ class StreamReader(HeldConnection):
             count = len(delivery.events)
             self.sent += count
             _SENT.total += count
-            if self._response.write(framed):
+            self._waiting = waiting = self._response.write(framed)
+            if waiting <= len(framed) and self._unsent:
+                # The kernel has taken all before it.
+                self._unsent.clear()
+                self._unsent_events = 0
+            if waiting:
                 self._unsent.append((self._response.written_bytes, count))
                 self._unsent_events += count
 
@@ -188,7 +198,10 @@ class StreamReader(HeldConnection):
         self._abort()
 
     def wake(self) -> None:
-        self._edge.stream_rights.check_again(self)
+        if self.token is None:
+            self._edge.stream_rights.check_again(self)
+        else:
+            self._edge.tokens.check([self])
 
     @property
     def next_check_s(self) -> float:

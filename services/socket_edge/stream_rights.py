@@ -16,6 +16,7 @@ from shared.model.errors import StoreUnavailable
 from shared.runtime.http.responses import Problem
 from shared.store.routing import Routing
 from shared.store.streams import Streams
+from shared.wire.stream_requests import no_stream
 
 if TYPE_CHECKING:
     from services.socket_edge.stream_reader import StreamReader
@@ -32,21 +33,22 @@ class StreamRights:
         self._waiting: dict[tuple[str, str], dict[StreamReader, None]] = {}
         self._any_waiting = asyncio.Event()
 
-    async def check(self, account_id: str, api_key_id: str, topics: Collection[str]) -> None:
-        """Raises Problem: 403 for a topic that is not bound to the key, 404 for one without a stream."""
-        bound, rules = await asyncio.gather(
-            self._routing.bound_topics(account_id, api_key_id, topics), self._streams.rules(account_id)
-        )
+    async def check_bound(self, account_id: str, api_key_id: str, topics: Collection[str]) -> None:
+        """Raises Problem (403) for a topic that is not bound to the key."""
+        bound = await self._routing.bound_topics(account_id, api_key_id, topics)
         for topic in topics:
             if topic not in bound:
                 message = (
                     f"the topic {topic} is not bound to the API key: PUT /v1/bindings, without conditions"
                 )
                 raise Problem(403, message, fields=[("topic", f"{topic} must be bound to the API key")])
+
+    async def check_streams(self, account_id: str, topics: Collection[str]) -> None:
+        """Raises Problem (404) for a topic without a stream."""
+        rules = await self._streams.rules(account_id)
         for topic in topics:
             if rules.keep_for(topic) is None:
-                message = f"the topic {topic} has no stream: no rule of PUT /v1/streams names it"
-                raise Problem(404, message, fields=[("topic", f"{topic} must have a rule")])
+                raise Problem(404, no_stream(topic), fields=[("topic", f"{topic} must have a rule")])
 
     def check_again(self, reader: "StreamReader") -> None:
         """Ends the reader soon, unless its topics are still bound to its key."""

@@ -120,7 +120,7 @@ class TopicFeed:
         if called is None:
             called = self._called = tuple(self._live)
         turns = self._hub.turns
-        if not self._waiting and len(called) <= turns.left:
+        if not self._is_planned and len(called) <= turns.left:
             turns.left -= len(called)
             hand_over(called, delivery)
         elif called:
@@ -175,7 +175,7 @@ class TopicFeed:
             self.mark = delivery.mark
         elif not wakeup.follows(mark):
             self.check()
-        elif len(self._waiting) >= _WAITING_LIMIT:
+        elif self._is_planned and len(self._waiting) >= _WAITING_LIMIT:
             self._lags = True
         else:
             self._advance(delivery)
@@ -230,7 +230,8 @@ class TopicFeed:
         if delivery.events and self._first == "":
             self._first = delivery.events[0].offset
         self._deliver(delivery)
-        self._look_at_ahead(self._wait_on)
+        if self._ahead:
+            self._look_at_ahead(self._wait_on)
 
     def _hand_on_heard(self) -> None:
         while self.mark is not None and (delivery := self._heard.behind(self.mark)) is not None:

@@ -71,6 +71,7 @@ class WakeupReader:
         for word in words:
             if (api_key_id := parse_key_changed(word)) is not None:
                 changed_keys.add(api_key_id)
+            self._edge.kept_leases.give_up(word)
             for connection in self._reached_by(word):
                 turns.wake(connection)
         if changed_keys:
@@ -119,6 +120,8 @@ class WakeupReader:
         async for holder in in_turns(self._lease_holders()):
             holder.wake()
         self._edge.credentials.on_change(self._registry.all())
+        # Their tickets may have newer readers.
+        self._edge.tokens.check(self._registry.all())
         self._edge.socket_quota.report_all_again()
         await self._recover_sessions()
         await self._drop_unheld_sessions()
@@ -148,6 +151,7 @@ class WakeupReader:
 
     def _require_resync(self) -> None:
         """Nothing is acknowledged before the queue was read again."""
+        self._edge.kept_leases.give_up_all()
         for holder in self._lease_holders():
             holder.loop.require_resync()
 
@@ -158,6 +162,7 @@ class WakeupReader:
         if (api_key_id := parse_key_changed(word)) is not None:
             self._check_credentials({api_key_id})
         else:
+            self._edge.kept_leases.give_up(word)
             for connection in self._reached_by(word):
                 connection.wake()
 

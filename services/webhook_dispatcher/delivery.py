@@ -1,5 +1,6 @@
 """One attempt: sends the front of a webhook's queue in one request, then acks it or schedules a retry."""
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ _WITHOUT_BATCH = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Request:
     """One request: its body, those of its notifications that have a receipt or a trace, and what was sent."""
 
@@ -81,6 +82,8 @@ class Deliveries:
     ) -> None:
         self._stores = stores
         self._outbound = outbound
+        # Kept: on Python 3.11 it is a system call to ask for it.
+        self._loop = asyncio.get_running_loop()
         self.retries = retries
         self._settings = settings
         self._pace = RetryPace()
@@ -202,7 +205,7 @@ class Deliveries:
             certificate=await self._certificate(lease, batch),
             **_by_policy(batch.policy),
         )
-        under_way = RequestUnderWay(Setup(lease.generation, batch.callback))
+        under_way = RequestUnderWay(Setup(lease.generation, batch.callback), self._loop)
         webhook.requests.add(under_way)
         try:
             return await under_way.attempt(call)

@@ -59,6 +59,8 @@ class Dispatcher:
         notices: NoticePublisher,
     ) -> None:
         readiness = readiness or Readiness(asyncio.Event())
+        # Kept: on Python 3.11 it is a system call to ask for it.
+        self._loop = asyncio.get_running_loop()
         self._stores = stores
         self._deliveries = deliveries
         self._outbound = outbound
@@ -87,8 +89,8 @@ class Dispatcher:
         if visit is not None:
             visit.wake()
         elif not self._stopping.is_set():
-            self._visits[channel] = visit = Visit(channel, follows_failure=follows_failure)
-            visit.task = task = asyncio.create_task(self._run(visit))
+            self._visits[channel] = visit = Visit(channel, follows_failure=follows_failure, loop=self._loop)
+            visit.task = task = self._loop.create_task(self._run(visit))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -40,8 +40,9 @@ class KnownWebhook:
 class RequestUnderWay:
     """A request to a webhook as it was set up when the request began."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, loop: asyncio.AbstractEventLoop) -> None:
         self._setup = setup
+        self._loop = loop
         self._task: asyncio.Task[Any] | None = None
         self._is_outdated = False
 
@@ -50,7 +51,7 @@ class RequestUnderWay:
 
         None when the webhook has changed meanwhile: what the receiver did with the request is unknown.
         """
-        self._task = task = asyncio.current_task()
+        self._task = task = asyncio.current_task(self._loop)
         assert task is not None, "a coroutine runs in a task"
         cancelling = task.cancelling()
         try:

@@ -34,7 +34,7 @@ class Outcome(Enum):
     """The URL is not the one that was resolved, or was replaced during the request: to be sent again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Made:
     """An attempt that was made: what was sent, what the channel keeps of it, and how it failed, if it did."""
 

@@ -15,7 +15,8 @@ class Visit:
     clock: for a place.
     """
 
-    def __init__(self, channel: str, *, follows_failure: bool) -> None:
+    def __init__(self, channel: str, *, follows_failure: bool, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.channel = channel
         self.follows_failure = follows_failure
         self.is_woken = False
@@ -39,7 +40,7 @@ class Visit:
         """Waits until it is woken, or the time is over. One task waits at a time."""
         if self.is_woken:
             return True
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         # No wait_for and no timeout: this comes with each batch, and a future and a timer do.
         self._waiting = loop.create_future()
         timer = None if limit_s is None else loop.call_later(limit_s, self._end_wait)

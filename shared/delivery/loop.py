@@ -115,6 +115,8 @@ class DeliveryLoop:
         self._cursor = BEGINNING
         self._acked = BEGINNING
         self._serialization = b""
+        self.has_read = False
+        """Its lease was confirmed by a read."""
         self._task: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._tracer = DeliveryTracer(lease.channel)
@@ -130,6 +132,18 @@ class DeliveryLoop:
         self._cursor = tail
         self._adopt(serialization)
         self._apply(Event.NOTHING_PENDING)
+
+    def begin_behind(self, cursor: str, serialization: bytes) -> None:
+        """Goes on where an earlier loop of this lease has ended: everything up to `cursor` is acked."""
+        self._cursor = cursor
+        self._adopt(serialization)
+
+    @property
+    def end(self) -> str | None:
+        """Where a later loop of this lease may go on, once this one was stopped. None when that is unsure."""
+        if self._state is not State.STOPPED or self._acked != self._transport.acked_until:
+            return None
+        return self._cursor
 
     def deliver_inline(self, entries: InlineEntries) -> None:
         """Delivers the entries of a wakeup at once if they are next in order; else wakes the loop."""
@@ -276,6 +290,7 @@ class DeliveryLoop:
     async def _read(self) -> None:
         """Acks what is new, reads what is next, and delivers it."""
         batch = await self._ack_and_read()
+        self.has_read = True
         if batch.rewound:
             self._rewind()
             return

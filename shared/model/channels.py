@@ -32,6 +32,10 @@ class CloseReason(StrEnum):
     TOO_MANY_FAILURES = "too-many-failures"
     OVER_QUOTA = "over-quota"
     PAUSED = "paused"
+    TOKEN_EXPIRED = "token-expired"  # noqa: S105
+    TOKEN_KEY_DELETED = "token-key-deleted"  # noqa: S105
+    SIGNED_OUT = "signed-out"
+    TICKET_TAKEN = "ticket-taken"
     TOO_SLOW = "too-slow"
     UNBOUND = "unbound"
 

@@ -53,7 +53,8 @@ class Exchange:
     answer: Excerpt
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: each attempt makes one, and that takes three times as long.
+@dataclass(slots=True)
 class Delivery:
     """One attempt. `status` is the receiver's; without a response it is None, and `error` says why, `detail`
     in words. `next_attempt_ms` is when the batch is retried, if it is.

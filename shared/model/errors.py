@@ -153,6 +153,14 @@ class TooManyCutOffs(GatewayError):
         self.until_ms = until_ms
 
 
+class TooManyTickets(GatewayError):
+    """The account has as many tickets as it may have; the next one is over at `until_ms`."""
+
+    def __init__(self, *, until_ms: int) -> None:
+        super().__init__("the account has too many tickets")
+        self.until_ms = until_ms
+
+
 class NewestSecret(GatewayError):
     """The newest signing secret ends only by a newer one."""
 

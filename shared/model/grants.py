@@ -45,9 +45,14 @@ class Grant:
 
     def is_cut_off(self, cut_off_ms: float | None) -> bool:
         """Whether it was issued before its subject's cut-off, or may have been."""
-        if cut_off_ms is None:
-            return False
-        return self.issued_ms is None or self.issued_ms <= cut_off_ms
+        return is_cut_off(self.issued_ms, cut_off_ms)
+
+
+def is_cut_off(issued_ms: float | None, cut_off_ms: float | None) -> bool:
+    """Whether a token of this time falls under a cut-off; None for a time or a cut-off that is not there."""
+    if cut_off_ms is None:
+        return False
+    return issued_ms is None or issued_ms <= cut_off_ms
 
 
 def subject_error(subject: str) -> str | None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from shared.model import topics
@@ -26,6 +27,8 @@ class Keep(NamedTuple):
     age_ms: int
 
     def within(self, limit: "Keep") -> "Keep":
+        if self.most <= limit.most and self.age_ms <= limit.age_ms:
+            return self
         return Keep(min(self.most, limit.most), min(self.age_ms, limit.age_ms))
 
 
@@ -53,10 +56,20 @@ class StreamRules:
 
     def keep_for(self, topic: str) -> Keep | None:
         """How much of the topic is kept; None for one without a stream."""
+        return _keep_for(self, topic)
+
+    def find(self, topic: str) -> Keep | None:
+        """The same, looked up each time."""
         if not may_be_retained(topic):
             return None
         found = self._index.owners(topic, {})
         return self.rules[min(map(int, found))].keep if found else None
+
+
+# Publishers send the same topics again and again.
+@lru_cache(maxsize=4096)
+def _keep_for(rules: StreamRules, topic: str) -> Keep | None:
+    return rules.find(topic)
 
 
 class Published(list[int]):
@@ -103,8 +116,7 @@ class Start(StrEnum):
     """At the first event to be had."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """Where a reader of a topic is: behind `offset` in the stream of this epoch.
 
     `offset` must be one (`is_offset`). The epoch is "" of a reader who found no stream; others have up to 32

@@ -13,7 +13,7 @@ _RETRY_AFTER_LIMIT = 64
 OK_OR_NO_CONTENT = (200, 204)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """The result of one call, which a status of `success` accepts. `error` is "" if there was a response,
     else one of these:
@@ -46,7 +46,7 @@ class Attempt:
         return "accepted" if self.accepted else self.error or f"{(self.status or 0) // 100}xx"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
     """What is kept of a response's headers."""
 

@@ -54,7 +54,7 @@ class Prepared:
     head: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """A final response, whose body is still to be read."""
 

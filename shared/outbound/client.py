@@ -49,7 +49,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as all that is made for each request: that takes three times as long.
+@dataclass(slots=True)
 class _Outgoing:
     method: str
     url: str
@@ -101,9 +102,11 @@ class Outbound:
         )
 
     async def __aenter__(self) -> Self:
+        # Kept: on Python 3.11 it is a system call to ask for it.
+        self._loop = asyncio.get_running_loop()
         self._pool = self._connector()
         # aiohttp has no parameter for it.
-        vars(self._pool)["_factory"] = partial(HeadReader, loop=asyncio.get_running_loop())
+        vars(self._pool)["_factory"] = partial(HeadReader, loop=self._loop)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -167,7 +170,7 @@ class Outbound:
         success: Container[int],
     ) -> Attempt:
         assert self._pool is not None
-        call, deadline = Call(self._pool), Deadline(timeout_s)
+        call, deadline = Call(self._pool), Deadline(timeout_s, self._loop)
         try:
             with deadline:
                 RESOLVED.set(resolved or await self.resolve(request.url, account=account))

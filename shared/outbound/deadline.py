@@ -7,17 +7,18 @@ from types import TracebackType
 class Deadline:
     """Cancels what the task of the caller awaits in the `with` block, which then raises TimeoutError."""
 
-    __slots__ = ("_cancelling", "_has_passed", "_limit_s", "_task", "_timer")
+    __slots__ = ("_cancelling", "_has_passed", "_limit_s", "_loop", "_task", "_timer")
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, loop: asyncio.AbstractEventLoop) -> None:
         self._limit_s = limit_s
+        self._loop = loop
         self._has_passed = False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None, "a coroutine runs in a task"
         self._task, self._cancelling = task, task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._pass)
+        self._timer = self._loop.call_later(self._limit_s, self._pass)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

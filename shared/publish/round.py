@@ -79,9 +79,7 @@ class Round:
             size_bytes=matched.size_bytes,
         )
         if matched.retained:
-            # Each has a name too, and may trim another one.
-            commands = len(matched.streams) + matched.retained // STREAM_LOT
-            self.cost += cost_of(commands=commands, copies=2 * matched.retained, size_bytes=0)
+            self.cost += cost_of_retained(matched)
         events = len(publish.posted.events)
         if matched.wants_receipts:
             # Each names the channels.
@@ -169,7 +167,7 @@ class Round:
         for topic, (keep, indexes) in self.matched.streams.items():
             missing = [index for index in indexes if index not in taken]
             for part, cost, _ in self._parts(missing, most=STREAM_LOT):
-                some = [_as_retained(events[index], table) for index in part]
+                some = [as_retained(events[index], table) for index in part]
                 reply = streams.begin_append(
                     publish.account.id, topic, some, keep=keep, deadline=publish.deadline
                 )
@@ -350,7 +348,13 @@ class Round:
         return self.versions.of_tables == self.matched.versions
 
 
-def _as_retained(event: Event, table: RoutingTable) -> Event:
+def cost_of_retained(matched: Matched) -> int:
+    """What it costs beside the copies that events are retained: each has a name too, and may trim another."""
+    commands = len(matched.streams) + matched.retained // STREAM_LOT
+    return cost_of(commands=commands, copies=2 * matched.retained, size_bytes=0)
+
+
+def as_retained(event: Event, table: RoutingTable) -> Event:
     """An event for one channel names it by its id: its name may pass to another channel."""
     return event if event.to is None else event._replace(to=table.addressee(event.to))
 

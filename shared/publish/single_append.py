@@ -1,4 +1,5 @@
-"""The round of nearly every publish: its events go to one channel, in one append, by callbacks.
+"""The round of nearly every publish: its events go to one channel, or to one stream, in one append, by
+callbacks.
 
 Publishes of an account that travel in one pipeline share the read of the versions, and those to one channel
 its append. The versions are read ahead of the append: both come after the beginning of the publish, and a
@@ -6,14 +7,17 @@ change that was answered before that is noticed.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from shared.model.events import Event
 from shared.publish.lots import LOT_COST, Line, Sendable, cost_of
 from shared.publish.matching import Matched
-from shared.publish.round import PublishStores, Round
+from shared.publish.round import PublishStores, Round, as_retained, cost_of_retained
 from shared.publish.state import Publish
 from shared.store.queues import APPEND_LOT, Appended
+from shared.store.streams import STREAM_LOT, Streams
 
 OnRound = Callable[[Any], None]
 
@@ -22,17 +26,22 @@ def round_of(
     stores: PublishStores, publish: Publish, matched: Matched, on_end: OnRound
 ) -> "Round | SingleAppend":
     """The first round of a publish."""
-    is_plain = not (matched.sessions or matched.retained or matched.types or matched.wants_receipts)
-    if len(matched.channels) == 1 and is_plain and publish.deadline is None:
-        [(channel, indexes)] = matched.channels.items()
-        version = matched.table.bindings_versions.get(channel)
-        cost = cost_of(commands=1, copies=matched.copies, size_bytes=matched.size_bytes)
-        if version is not None and cost <= LOT_COST and len(indexes) <= APPEND_LOT:
-            return SingleAppend(stores, publish, matched, on_end, cost)
+    if not (matched.sessions or matched.types or matched.wants_receipts) and publish.deadline is None:
+        channels = len(matched.channels)
+        cost = cost_of(commands=channels, copies=matched.copies, size_bytes=matched.size_bytes)
+        if not matched.retained and channels == 1:
+            [(channel, indexes)] = matched.channels.items()
+            version = matched.table.bindings_versions.get(channel)
+            if version is not None and cost <= LOT_COST and len(indexes) <= APPEND_LOT:
+                return ToChannel(stores, publish, matched, on_end, cost)
+        elif not channels and len(matched.streams) == 1 and matched.retained <= STREAM_LOT:
+            cost += cost_of_retained(matched)
+            if cost <= LOT_COST and stores.streams is not None:
+                return ToStream(stores, publish, matched, on_end, cost)
     return Round(stores, publish, matched, on_end)
 
 
-class SingleAppend:
+class SingleAppend(ABC):
     """Sent by `Lots`. Calls `on_end` when its reply and the versions are there."""
 
     __slots__ = (
@@ -50,25 +59,24 @@ class SingleAppend:
         self.is_sent = False
         self.error: Exception | None = None
 
+    @abstractmethod
+    def _append(self) -> None:
+        """Sends the append. `_on_reply` gets its reply."""
+
+    @abstractmethod
+    def record(self) -> list[tuple[str, str]]:
+        """Notes what has taken the events. Raises the error.
+
+        Returns the channel if it refused the version of its bindings, with the one that it has.
+        """
+
     def send_lot(self, on_lot: Callable[[Sendable], None]) -> None:
         """Sends all of it."""
         self.is_sent = True
         self._on_lot = on_lot
-        publish, matched, stores = self.publish, self.matched, self._stores
-        events: Sequence[Any] = publish.posted.events
-        [(channel, indexes)] = matched.channels.items()
-        if len(indexes) < len(events):
-            events = [events[index] for index in indexes]
         try:
-            self.versions = stores.routing.tables.shared_versions(publish.account.id)
-            stores.queues.append_then(
-                self._on_reply,
-                channel,
-                events,
-                bindings_version=matched.table.bindings_versions[channel],
-                traceparent="" if publish.span is None else publish.span.traceparent,
-                size_bytes=matched.size_bytes,
-            )
+            self.versions = self._stores.routing.tables.shared_versions(self.publish.account.id)
+            self._append()
         except Exception as error:
             self.error = error
             asyncio.get_running_loop().call_soon(on_lot, self)
@@ -89,9 +97,33 @@ class SingleAppend:
         self.error, self.is_sent = error, True
         self.on_end(self)
 
+    def is_current(self) -> bool:
+        """Do the tables still have the versions that the events were matched with?"""
+        return self.versions.of_tables == self.matched.versions
+
+    def _events(self, indexes: Sequence[int]) -> Sequence[Event]:
+        events = self.publish.posted.events
+        return events if len(indexes) == len(events) else [events[index] for index in indexes]
+
+
+class ToChannel(SingleAppend):
+    """All go to one channel."""
+
+    __slots__ = ()
+
+    def _append(self) -> None:
+        publish, matched = self.publish, self.matched
+        [(channel, indexes)] = matched.channels.items()
+        self._stores.queues.append_then(
+            self._on_reply,
+            channel,
+            self._events(indexes),
+            bindings_version=matched.table.bindings_versions[channel],
+            traceparent="" if publish.span is None else publish.span.traceparent,
+            size_bytes=matched.size_bytes,
+        )
+
     def record(self) -> list[tuple[str, str]]:
-        """Notes what the channel has taken. Returns it if it refused the version of its bindings, with the
-        one that it has. Raises the error."""
         if self.error is not None:
             raise self.error
         appended = self._stores.queues.end_append(self._reply)
@@ -105,6 +137,30 @@ class SingleAppend:
                 taken.counts[index] += 1
         return []
 
-    def is_current(self) -> bool:
-        """Do the tables still have the versions that the events were matched with?"""
-        return self.versions.of_tables == self.matched.versions
+
+class ToStream(SingleAppend):
+    """All go to the stream of one topic, and to no channel. It refuses nothing."""
+
+    __slots__ = ()
+
+    def _append(self) -> None:
+        [(topic, (keep, indexes))] = self.matched.streams.items()
+        events = self._events(indexes)
+        for event in events:
+            if event.to is not None:
+                table = self.matched.table
+                events = [as_retained(each, table) for each in events]
+                break
+        streams = self._stores.streams
+        assert streams is not None
+        streams.append_then(self._on_reply, self.publish.account.id, topic, events, keep=keep)
+
+    def record(self) -> list[tuple[str, str]]:
+        if self.error is not None:
+            raise self.error
+        [(_, indexes)] = self.matched.streams.values()
+        offsets = Streams.end_append(self._reply)
+        # Without a deadline it is never too late.
+        assert offsets is not None
+        self.publish.taken.offsets.update(zip(indexes, offsets, strict=True))
+        return []

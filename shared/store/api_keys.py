@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from shared.model.api_keys import Account, ApiKey, Scope, id_in
 from shared.model.channels import EVERY_EDGE
@@ -107,7 +108,7 @@ class ApiKeys:
             id=api_key_id,
             account_id=account_id,
             name=name,
-            scopes=frozenset(Scope(scope) for scope in scopes.split()),
+            scopes=_scopes_of(scopes),
             created_at_ms=int(created_at_ms),
             secret_hash=secret_hash,
             expires_at_ms=_number(expires_at_ms),
@@ -210,3 +211,8 @@ class ApiKeys:
 
 def _number(stored: bytes | None) -> int | None:
     return None if stored is None else int(stored)
+
+
+@lru_cache(maxsize=256)
+def _scopes_of(text: str) -> frozenset[Scope]:
+    return frozenset(Scope(scope) for scope in text.split())

@@ -305,6 +305,9 @@ channel_ids = _names("channel-ids")
 names_of_channels = _names("channel-names")
 token_keys = _names("token-keys")
 token_cut_offs = _names("token-cut-offs")
+tickets = _names("tickets")
+ticket_ends = _names("ticket-ends")
+ticket_subjects = _names("ticket-subjects")
 
 
 def device_types(account_id: str) -> list[str]:
@@ -330,7 +333,7 @@ def names_of_account(account_id: str) -> list[str]:
     of_routing = (routing, routing_changes, counts, sessions)
     of_usage = (usage, recount, rates, sockets, has_receipts)
     of_channels = (channel_ids, names_of_channels, replays)
-    of_tokens = (token_keys, token_cut_offs)
+    of_tokens = (token_keys, token_cut_offs, tickets, ticket_ends, ticket_subjects)
     names = (account, children, audit, *of_routing, *of_channels, *of_usage, *of_tokens)
     return [*(name(account_id) for name in names), *device_types(account_id)]
 

@@ -7,15 +7,16 @@ and an event is found by its id with one read at each place. `{place}` is `{<acc
                 stream, the retained log of a topic: id, data, name, time, hash (SHA-1 of the id), and more
                 (JSON: to, customer, attributes) if there is any. A reader who has only the topic gets none of
                 those with `to` or `customer`. Gateway. Its entries go by the count and the age of the
-                account's rule; all of it goes by that age after the last one.
+                account's rule; all of it goes by that age after the last one, or a part of it later.
 `{place}:stream:<SHA-1 of the topic>:purged`
                 the same, what a purge has taken out of it and is about to drop. Gateway. By that age if the
                 purge was cut off, or with the next one.
 `{place}:stream-state:<SHA-1 of the topic>`
-                hash: topic, epoch (random, of this log), last (offset of the last entry ever), trimmed (of
-                the last one that is gone) and reason (trimmed, expired, purged), first_ms (a lower bound of
-                the first entry's time), bytes (of all entries), age_ms (of the rule). Gateway. 30 days longer
-                than the log. After purges the epoch also has their number, and a random part of the last one.
+                hash: topic, epoch (of this log alone; after purges also their number, and a random part of
+                the last one), last (offset of the last entry ever), trimmed (of the last one that is gone),
+                reason (trimmed, expired, purged), first_ms (a lower bound of the first entry's time), bytes
+                (of all entries), age_ms (of the rule), kept_ms (when the ends of log and state were set).
+                Gateway. 30 days longer than the log.
 `{place}:stream-event:<SHA-1 of the event id>`
                 string: `<SHA-1 of the topic> <offset>` of the newest event of that id. Gateway. With its
                 entry.
@@ -32,6 +33,8 @@ event offset, id, data, name, time and more; with - instead of + it carries no e
 writes them, `stream_wakeups.py` parses them.
 """
 
+from functools import lru_cache
+
 from shared.store import keyspace
 
 # Changes where every stream is.
@@ -43,11 +46,12 @@ def places(account_id: str) -> list[str]:
     return [f"{{{account_id}/{digit}}}:streams" for digit in "0123456789abcdef"]
 
 
-def names(account_id: str, topic: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def names(account_id: str, topic: str) -> tuple[str, str, str]:
     """Stream, state, and the topics of its place: KEYS of scripts, in this order."""
     hashed = keyspace.hash_of(topic)
     tag = f"{{{account_id}/{hashed[0]}}}:stream"
-    return [f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"]
+    return f"{tag}:{hashed}", f"{tag}-state:{hashed}", f"{tag}s"
 
 
 def events(account_id: str, event: str) -> list[str]:

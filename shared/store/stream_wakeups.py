@@ -6,7 +6,7 @@ On a cluster they are sharded (SSUBSCRIBE), in the slot of the stream.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.model.streams import Mark, Retained
 from shared.store import stream_names
@@ -15,13 +15,11 @@ from shared.store.streams import retained_at
 live_name = stream_names.live
 
 _INLINE = b"+"
-# How many parts describe the append; see stream_append.lua.
-_PARTS = 3
+# See stream_append.lua.
 _ENTRY_PARTS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class StreamWakeup:
+class StreamWakeup(NamedTuple):
     """One append to a topic, or a purge, which adds nothing and has a new epoch.
 
     `before` is the offset of the event appended before these, also if that is gone; "0-0" when they are the
@@ -32,11 +30,11 @@ class StreamWakeup:
     epoch: str
     before: str
     last: str
-    entries: Sequence[tuple[bytes, ...]] | None
+    entries: Sequence[Sequence[bytes]] | None
 
     def follows(self, mark: Mark) -> bool:
         """Whether a reader at this mark misses nothing before it."""
-        return self.before == mark.offset and self.epoch == mark.epoch
+        return (self.epoch, self.before) == mark
 
     @property
     def mark(self) -> Mark:
@@ -49,9 +47,10 @@ class StreamWakeup:
 
 
 def parse(message: bytes) -> StreamWakeup:
-    parts = message.split(b"\0")
-    kind, epoch = parts[0][:1], parts[0][1:]
-    entries = None
-    if kind == _INLINE:
-        entries = [tuple(parts[i : i + _ENTRY_PARTS]) for i in range(_PARTS, len(parts), _ENTRY_PARTS)]
-    return StreamWakeup(epoch.decode(), parts[1].decode(), parts[2].decode(), entries)
+    begin, before, last, *rest = message.split(b"\0")
+    entries: Sequence[Sequence[bytes]] | None = None
+    if begin.startswith(_INLINE):
+        entries = [rest]
+        if len(rest) != _ENTRY_PARTS:
+            entries = [rest[i : i + _ENTRY_PARTS] for i in range(0, len(rest), _ENTRY_PARTS)]
+    return StreamWakeup(begin[1:].decode(), before.decode(), last.decode(), entries)

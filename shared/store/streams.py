@@ -5,6 +5,7 @@ not: by their ids, and from a time on. Each append trims what the rule no longer
 """
 
 import asyncio
+import itertools
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import orjson
 from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.streams import Keep, Mark, Retained, StreamRule, StreamRules, rules_of, stored_rules
+from shared.redis.connection import OnReply
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace, stream_names
 from shared.store.event_identity import identity, identity_of
@@ -47,6 +49,11 @@ class Streams:
         self._redis = redis
         self._routing = routing
         self.limits = limits
+        # A log gets the epoch of its first append. Random bytes for each append would be a system call each.
+        self._epochs = map((secrets.token_hex(6) + "{:x}").format, itertools.count(1))
+        # A part of the age longer than they must: `stream_append.lua` renews them now and then.
+        remembered_ms = limits.keep.age_ms * 33 // 32 + _OUTLIVES_MS
+        self._ends = f"{_OUTLIVES_MS} {remembered_ms} {max(1, limits.topics // stream_names.PLACES)}"
 
     async def rules(self, account_id: str) -> StreamRules:
         stored = await self._routing.stream_rules(account_id)
@@ -69,16 +76,26 @@ class Streams:
 
         Returns the reply for `end_append`. `event.to` is the id of a channel.
         """
+        arguments = self._append_of(topic, events, keep, "" if deadline is None else deadline.ms)
+        return self._redis.script("stream_append", stream_names.names(account_id, topic), *arguments)
+
+    def append_then(
+        self, on_reply: OnReply, account_id: str, topic: str, events: Sequence[Event], *, keep: Keep
+    ) -> None:
+        """The same by callback, which gets the reply for `end_append`, or an exception."""
+        arguments = self._append_of(topic, events, keep, "")
+        self._redis.script_then(on_reply, "stream_append", stream_names.names(account_id, topic), *arguments)
+
+    def _append_of(
+        self, topic: str, events: Sequence[Event], keep: Keep, deadline_ms: int | str
+    ) -> list[Argument]:
         assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
-        keep = keep.within(self.limits.keep)
-        remembered_ms = self.limits.keep.age_ms + _OUTLIVES_MS
-        topics_of_place = max(1, self.limits.topics // stream_names.PLACES)
-        arguments: list[Argument] = [secrets.token_hex(8), topic, *keep, _OUTLIVES_MS, remembered_ms]
-        arguments += (topics_of_place, "" if deadline is None else deadline.ms)
+        most, age_ms = keep.within(self.limits.keep)
+        arguments: list[Argument] = [next(self._epochs), topic, most, age_ms, deadline_ms, self._ends]
         for each in events:
             hashed = keyspace.hash_of(identity_of(each))
             arguments += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
-        return self._redis.script("stream_append", stream_names.names(account_id, topic), *arguments)
+        return arguments
 
     @staticmethod
     def end_append(reply: Sequence[Any]) -> list[str] | None:
@@ -197,7 +214,10 @@ def retained_entry(topic: str, offset: bytes, values: Sequence[bytes]) -> Retain
 def retained_at(
     topic: str, offset: bytes, event_id: bytes, data: bytes, name: bytes, time: bytes, rare: bytes
 ) -> Retained:
-    more = orjson.loads(rare) if rare else {}
+    if not rare:
+        event = Event(event_id.decode(), topic, data, name.decode(), time.decode())
+        return Retained(offset.decode(), event)
+    more = orjson.loads(rare)
     event = Event(
         id=event_id.decode(),
         topic=topic,

@@ -124,12 +124,14 @@ class TokenKeys:
             for record, score in zip(records, scores, strict=True)
         ]
 
-    async def changes(self, since_ms: int) -> dict[str, float] | None:
+    async def changes(self, since_ms: int, *, now_ms: int) -> dict[str, float] | None:
         """The accounts with a change since this time, and some with an earlier one, by the last.
 
         None when there are too many, or this is too long ago: any account may have changed.
         """
         oldest_ms = since_ms - _NOTES_AGAIN_MS
+        if oldest_ms < now_ms - _NOTES_KEPT_MS:
+            return None
         found: Sequence[bytes] = await self._redis.command(
             *("ZRANGEBYSCORE", token_names.CHANGES, oldest_ms, "+inf", "WITHSCORES"),
             *("LIMIT", 0, _MOST_NOTES),

@@ -12,6 +12,15 @@
 `{native-tokens}:changes`
                 sorted set: accounts by the ms at which a token key of theirs ended, or a subject was cut off.
                 Gateway; each edge reads it twice a second. A member goes after two minutes; TTL as long.
+`{account}:tickets`
+                hash: the SHA-256 of each ticket to `<hash of its subject> <ms at which its token ends>` and a
+                JSON list: key, when the token was issued, topics. `<SHA-256>:reader`: the claim of the edge
+                that reads by it. At most 10,000 tickets. Gateway, edge. TTL of a day and a minute.
+`{account}:ticket-ends`
+                sorted set: their hashes by the ms until which they may be used: 30 s unless they were used,
+                then the end of the token. Gateway, edge. Those that are over make room for new ones.
+`{account}:ticket-subjects`
+                hash: the tickets of each subject, by its hash, the oldest first; at most 20. Gateway.
 """
 
 import hashlib

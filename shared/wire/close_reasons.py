@@ -104,6 +104,28 @@ CLOSE_ROWS = {
         False,
         "a topic is no longer bound to the API key",
     ),
+    # What a token has opened. With another token the client may come back.
+    CloseReason.TOKEN_EXPIRED: CloseRow(
+        "its token has expired", _NONE, _NONE, False, "the token has expired; come back with a new one"
+    ),
+    CloseReason.TOKEN_KEY_DELETED: CloseRow(
+        "the key of its token was deleted", _NONE, _NONE, False, "the key of the token was deleted"
+    ),
+    CloseReason.SIGNED_OUT: CloseRow(
+        "the subject of its token was signed out",
+        _NONE,
+        _NONE,
+        False,
+        "the subject of the token was signed out",
+    ),
+    # Two clients of one ticket would take it from each other for ever.
+    CloseReason.TICKET_TAKEN: CloseRow(
+        "a newer reader has its ticket",
+        _NONE,
+        _NONE,
+        False,
+        "the ticket was used again, by a newer connection",
+    ),
     CloseReason.STALLED: CloseRow("a pong is overdue: the connection is aborted", _NONE, _NONE, True),
     CloseReason.CLIENT_GONE: CloseRow("the client closed or lost its connection", _NONE, _NONE, True),
 }

@@ -6,6 +6,7 @@ data. Two members say how its data came, under names that no attribute can have:
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import islice
 from typing import Annotated, Any
 
@@ -40,7 +41,12 @@ def attributes_shown(attributes: bytes) -> dict[str, str | int | bool] | UnsetTy
 
 def structured(notification: Notification, *, account_id: str, offset: str = "") -> bytes:
     """One event, its data as the publisher's bytes. `account_id` is the source of an event without one."""
-    given: dict[str, Any] = orjson.loads(notification.attributes) if notification.attributes else {}
+    if not notification.attributes:
+        event_id, topic, data, name, time = notification[1:6]
+        trail, moment = notification.trail, notification.entry_id
+        traceparent = "" if trail is None else trail.traceparent
+        return _of_ours(account_id, event_id, topic, data, name, time, moment, traceparent, offset)
+    given: dict[str, Any] = orjson.loads(notification.attributes)
     is_base64, has_none = given.pop(DATA_BASE64, False), given.pop(NO_DATA, False)
     attributes = _attributes(notification, given, account_id)
     if offset:
@@ -50,17 +56,59 @@ def structured(notification: Notification, *, account_id: str, offset: str = "")
     if not is_base64:
         # What JSON means without it. Base64 without it may be anything.
         attributes.setdefault("datacontenttype", "application/json")
-    name = b"data_base64" if is_base64 else b"data"
-    return b'%b,"%b":%b}' % (orjson.dumps(attributes)[:-1], name, notification.data)
+    member = b"data_base64" if is_base64 else b"data"
+    return b'%b,"%b":%b}' % (orjson.dumps(attributes)[:-1], member, notification.data)
 
 
 def retained(found: Retained, *, account_id: str) -> bytes:
     """One event of a stream."""
     event, offset = found.event, found.offset
+    if not event.attributes:
+        return _of_ours(
+            account_id, event.id, event.topic, event.data, event.name, event.time, offset, "", offset
+        )
     notification = Notification(
         offset, event.id, event.topic, event.data, event.name, event.time, attributes=event.attributes
     )
     return structured(notification, account_id=account_id, offset=offset)
+
+
+def _of_ours(
+    account_id: str,
+    event_id: str,
+    topic: str,
+    data: bytes,
+    name: str,
+    time: str,
+    entry_id: str,
+    traceparent: str,
+    offset: str,
+) -> bytes:
+    """An event without attributes: what `_attributes` says, without a dict on the way."""
+    more = ""
+    if not time or not is_timestamp(time):
+        if time:
+            more = f',"{PUBLISHED_TIME}":{_json(time)}'
+        time = moment_text(int(entry_id.partition("-")[0]))
+    if name:
+        more += f',"subject":{_json(name)}'
+    if traceparent:
+        more += f',"traceparent":{_json(traceparent)}'
+    if offset:
+        more += f',"{OFFSET}":"{offset}"'
+    more = f'{_source_and_type(account_id, topic)},"time":"{time}"{more},"datacontenttype":"application/json"'
+    begin = f'{{"specversion":"1.0","id":{_json(event_id)},{more},"data":'
+    return b"%b%b}" % (begin.encode(), data)
+
+
+def _json(text: str) -> str:
+    return orjson.dumps(text).decode()
+
+
+# Publishers send the same topics again and again.
+@lru_cache(maxsize=4096)
+def _source_and_type(account_id: str, topic: str) -> str:
+    return orjson.dumps({"source": f"/accounts/{account_id}", "type": topic})[1:-1].decode()
 
 
 def batched(

@@ -42,9 +42,8 @@ def event(data: bytes, id: bytes) -> bytes:
 
 def events(topic: str, epoch: str, found: Iterable[Retained], *, account_id: str) -> bytes:
     """Events for readers of this topic alone."""
-    return b"".join(
-        event(data_of(each, account_id=account_id), id_of(topic, epoch, each.offset)) for each in found
-    )
+    texts = [event(data_of(each, account_id=account_id), id_of(topic, epoch, each.offset)) for each in found]
+    return texts[0] if len(texts) == 1 else b"".join(texts)
 
 
 def moved(id: bytes) -> bytes:

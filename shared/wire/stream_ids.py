@@ -9,7 +9,9 @@ these topics means nothing.
 
 import base64
 import re
+from binascii import b2a_base64
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
 
@@ -19,9 +21,9 @@ LONGEST_ID = 2048
 _VERSION = b"\x01"
 _HASH_BYTES = 8
 _NOT_BEGUN = 255
-# Behind a purge it has a point and a number.
-_EPOCH = re.compile(r"[0-9A-Za-z_.-]{0,32}")
+_EPOCH = re.compile(r"[0-9A-Za-z_-]{0,32}")
 _LARGEST = 2**64
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class Position:
@@ -45,7 +47,8 @@ class Position:
 
 def id_of(topic: str, epoch: str, offset: str) -> bytes:
     """The id of a reader of this topic alone."""
-    return _text(_prefix([topic]) + _place(epoch, offset))
+    ms, _, number = offset.partition("-")
+    return _text(_begin(topic, epoch) + _varint(int(ms)) + _varint(int(number)))
 
 
 def marks_in(given: str, topics: Sequence[str]) -> Mapping[str, Mark] | None:
@@ -79,8 +82,15 @@ def _prefix(ordered: Sequence[str]) -> bytes:
     return _VERSION + sha256("\n".join(ordered).encode()).digest()[:_HASH_BYTES]
 
 
+# Of a topic nearly all ids begin alike.
+@lru_cache(maxsize=4096)
+def _begin(topic: str, epoch: str) -> bytes:
+    return _prefix([topic]) + bytes((len(epoch),)) + epoch.encode()
+
+
 def _text(content: bytes) -> bytes:
-    return base64.urlsafe_b64encode(content).rstrip(b"=")
+    # As `base64.urlsafe_b64encode`, in half of its time.
+    return b2a_base64(content, newline=False).translate(_URL_SAFE).rstrip(b"=")
 
 
 def _place(epoch: str, offset: str) -> bytes:
@@ -89,12 +99,17 @@ def _place(epoch: str, offset: str) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    octets = bytearray()
-    while number > 0x7F:
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    octets.append(number)
-    return bytes(octets)
+    if number <= 0x7F:
+        return bytes((number,))
+    if number <= 0x3FFF:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80)) + _upper_varint(number >> 14)
+
+
+# Of a time it is the same for 16 seconds.
+@lru_cache(maxsize=1024)
+def _upper_varint(number: int) -> bytes:
+    return _varint(number)
 
 
 def _mark(octets: Iterator[int]) -> Mark | None:

@@ -1,6 +1,6 @@
 """The query of `GET /v1/stream`, and the id that its client comes back with (docs/protocols/sse.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -26,14 +26,26 @@ class StreamRequest:
         return list(self.since)
 
 
-def stream_request(query: bytes, *, last_event_id: str) -> StreamRequest:
+def ticket_in(query: bytes) -> str:
+    """The ticket in a query, which stands for its topics; '' without one."""
+    return parse_qs(query.decode(errors="replace")).get("ticket", [""])[-1]
+
+
+def stream_request(query: bytes, *, last_event_id: str, topics: Sequence[str] | None = None) -> StreamRequest:
     """Ignores unknown parameters. `last_event_id` is that of the header, '' without one.
+
+    `topics` are those of a ticket, and the query then names none.
 
     An id that is none of these topics is no error: browsers give up after one. Raises Invalid.
     """
     fields = parse_qs(query.decode(errors="replace"), keep_blank_values=True)
     wanted = fields.get("topic", [])
-    _check(wanted)
+    if topics is None:
+        check_topics(wanted, "topic")
+    elif wanted:
+        raise Invalid("must not be given beside a ticket, which has its own", field="topic")
+    else:
+        wanted = list(topics)
     begin = fields.get("from", [Start.LATEST.value])[-1]
     if begin not in _STARTS:
         raise Invalid(f"must be {' or '.join(sorted(_STARTS))}", field="from")
@@ -48,15 +60,20 @@ def stream_request(query: bytes, *, last_event_id: str) -> StreamRequest:
     return StreamRequest({topic: marks.get(topic, start) for topic in wanted})
 
 
-def _check(wanted: list[str]) -> None:
+def check_topics(wanted: Sequence[str], field: str) -> None:
     """Raises Invalid."""
     if not 1 <= len(wanted) <= MOST_TOPICS:
-        raise Invalid(f"must be given 1 to {MOST_TOPICS} times", field="topic")
+        raise Invalid(f"must be given 1 to {MOST_TOPICS} times", field=field)
     for topic in wanted:
         if (wrong := _wrong(topic)) is not None:
-            raise Invalid(wrong, field="topic")
+            raise Invalid(wrong, field=field)
     if len(set(wanted)) < len(wanted):
-        raise Invalid("names a topic twice", field="topic")
+        raise Invalid("names a topic twice", field=field)
+
+
+def no_stream(topic: str) -> str:
+    """Why a topic cannot be read."""
+    return f"the topic {topic} has no stream: no rule of PUT /v1/streams names it"
 
 
 def _wrong(topic: str) -> str | None:

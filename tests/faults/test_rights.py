@@ -61,6 +61,7 @@ UNUSED = {
     "+sunsubscribe": "a topic had no readers on an edge for half a minute",
     "+unwatch": "two workers took the same job at once",
     "+hscan": "a dispatcher read a large routing table",
+    "~{native-tokens}:changes": "a reaper ended the deletion of an account with token keys",
     "~{*}:session": "a dispatcher sent a session the outcome of a webhook",
     "~{*}:ended": "a dispatcher or a reaper ended a channel while receipts were tracked",
 }

@@ -32,13 +32,15 @@ class StreamClient:
         cls,
         http: aiohttp.ClientSession,
         url: str,
-        key: ApiKey,
+        key: ApiKey | None,
         *topics: str,
         last_event_id: str = "",
         **options: Any,
     ) -> Self:
         """The response has a 200."""
-        response = await ask(http, url, key.secret, *topics, last_event_id=last_event_id, **options)
+        response = await ask(
+            http, url, None if key is None else key.secret, *topics, last_event_id=last_event_id, **options
+        )
         assert response.status == 200, await response.text()
         return cls(response, last_event_id)
 
@@ -114,6 +116,7 @@ async def ask(
     last_event_id: str = "",
     id_in_query: bool = False,
     begin: str | None = None,
+    ticket: str = "",
     headers: dict[str, str] | None = None,
 ) -> aiohttp.ClientResponse:
     """The response, of which the head has come. `begin` is the parameter `from`."""
@@ -121,6 +124,8 @@ async def ask(
     params = [("topic", topic) for topic in topics]
     if secret is not None:
         sent["Authorization"] = f"Bearer {secret}"
+    if ticket:
+        params.append(("ticket", ticket))
     if begin is not None:
         params.append(("from", begin))
     if last_event_id and id_in_query:

@@ -96,9 +96,9 @@ _OTHERS = "|".join(
     getattr(stream_model, name) for name in ("HOLE", "TWICE", "DISORDER", "UNTOLD", "WRONG_REASON")
 )
 _FROM_THE_FIRST = "    offset = why == '' and at or beginning\n"
-_TRIMMED = "    redis.call('HSET', state, 'trimmed', trimmed[count][1]"
+_TRIMMED = "      'trimmed', trimmed[count][1]"
 _CHECK = "    if not is_known or at ~= offset"
-_AFTER_A_PURGE = "  if last and redis.call('HGET', state, 'trimmed')"
+_AFTER_A_PURGE = "    if call('HGET', state, 'trimmed')"
 
 
 def _bug(name: str, found_as: str, scenario: object, **more: object) -> Bug:
@@ -149,7 +149,7 @@ BUGS = [
         stream_model.WRONG_REASON,
         _more_come_than_are_kept,
         or_as=_OTHERS,
-        scripts=with_lines("stream_append", {_TRIMMED: ""}),
+        scripts=with_lines("stream_append", {_TRIMMED: "      'age_ms', age_ms)\n"}),
     ),
     _bug(
         "a purge keeps the epoch",
@@ -162,13 +162,14 @@ BUGS = [
         stream_model.WRONG_REASON,
         _a_purge_and_one_event,
         scripts=with_lines(
-            "stream_append", {"  if last and redis.call('HGET', state, 'trimmed')": "  if last then\n"}
+            "stream_append",
+            {_AFTER_A_PURGE: "    call('HSET', state, 'trimmed', last, 'reason', 'expired')\n"},
         ),
     ),
     _bug(
         "a wakeup for one channel",
         stream_model.NOT_FOR_READERS,
         _an_event_for_a_channel,
-        scripts=with_lines("stream_append", {"  if not string.find(more, '^{\"to\":')": "  do\n"}),
+        scripts=with_lines("stream_append", {"  if more == '' or not string.find(more": "  do\n"}),
     ),
 ]

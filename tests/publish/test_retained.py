@@ -1,15 +1,20 @@
 """What a publish retains: in its round, in order, once, and with its offset in the answer."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
 import pytest
+from redis.exceptions import OutOfMemoryError
 
-from shared.model.errors import DeadlinePassed
+from shared.model.errors import DeadlinePassed, StoreUnavailable
 from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.streams import Keep, Published, StreamRule
 from shared.publish.request import pack_counts, response_body, unpack_counts
+from shared.redis.connection import Command, OnReplies
+from shared.store.streams import STREAM_LOT
 from tests.publish.conftest import NewGateway
 from tests.publish.publishing import Gateway, bind, bound_channel, event, posted, queued
 from tests.store.stores import HOUR_MS, Stores
@@ -161,3 +166,65 @@ async def test_the_answer_and_its_repetition_name_the_offset(gateway: Gateway, s
     ]
     assert response_body(sent, unpack_counts(pack_counts(published))) == body
     assert unpack_counts(pack_counts([1, 2])) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("topics", "appends"),
+    [
+        (["kept.a"], 1),
+        (["kept.a"] * STREAM_LOT, 1),
+        (["kept.a"] * (STREAM_LOT + 1), 2),
+        (["kept.a", "other", "kept.a"], 1),
+        (["kept.a", "kept.b"], 2),
+    ],
+)
+async def test_events_for_streams_alone(
+    gateway: Gateway, stores: Stores, topics: list[str], appends: int
+) -> None:
+    await put_rules(stores, "kept.#")
+    await gateway.publish(event(0, "kept.a"))
+    gateway.redis.pipelines.clear()
+    published = await gateway.publish(*(event(number, topic) for number, topic in enumerate(topics, 1)))
+    [commands] = gateway.redis.pipelines
+    # Beside the appends the versions of two routing tables are read.
+    assert len(commands) == appends + 2
+    assert published == [0] * len(topics)
+    assert offsets_in(published).keys() == {n for n, topic in enumerate(topics) if topic != "other"}
+    for topic in ("kept.a", "kept.b"):
+        expected = [str(number) for number, each in enumerate(topics, 1) if each == topic]
+        assert await retained(stores, topic) == ["0"] * (topic == "kept.a") + expected
+    assert await gateway.is_idle()
+
+
+async def test_an_event_for_a_key_without_a_channel_is_retained_as_the_keys(
+    gateway: Gateway, stores: Stores
+) -> None:
+    await put_rules(stores, "orders")
+    key, _ = await stores.api_key()
+    published = await gateway.publish(event(1), event(2, to=key.id))
+    assert list(offsets_in(published)) == [0, 1]
+    found = await stores.streams.find(stores.account_id, "2")
+    assert found is not None
+    assert found.event.to == key.id
+
+
+async def test_a_full_redis_fails_a_publish_for_a_stream_alone(gateway: Gateway, stores: Stores) -> None:
+    await put_rules(stores, "orders")
+    await gateway.publish(event(1))
+    as_before = gateway.redis.send
+
+    def send(commands: Sequence[Command], on_replies: OnReplies) -> None:
+        def refuse(replies: list[Any] | Exception) -> None:
+            assert isinstance(replies, list)
+            is_append = [command.arguments[0] == "EVALSHA" for command in commands]
+            full = OutOfMemoryError("command not allowed")
+            on_replies([full if each else reply for each, reply in zip(is_append, replies, strict=True)])
+
+        gateway.redis.send = as_before  # type: ignore[method-assign]
+        as_before(commands, refuse)
+
+    gateway.redis.send = send  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable):
+        await gateway.publish(event(2))
+    assert list(offsets_in(await gateway.publish(event(3)))) == [0]
+    assert await gateway.is_idle()

@@ -16,11 +16,13 @@ from services.socket_edge.leased_socket import LeasedSocket
 from services.socket_edge.spare_pings import SparePings
 from shared.delivery.acks import AckScheduler
 from shared.model.events import Notification
+from shared.native_tokens import NativeTokens
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.control import Control
 from shared.store.leases import Claimed
 from shared.store.quotas import AccountQuotas
 from shared.store.replicas import Heartbeat
+from shared.store.tickets import Tickets
 from shared.tokens import Principals
 from tests.store.stores import EDGE, Stores
 
@@ -56,7 +58,9 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
             leases=stores.leases,
             queues=stores.queues,
             wakeups=stores.wakeups,
+            native_tokens=NativeTokens(stores.token_keys),
             principals=Principals(stores.api_keys),
+            tickets=Tickets(stores.calls),
             sessions=stores.sessions,
             routing=stores.routing,
             streams=stores.streams,

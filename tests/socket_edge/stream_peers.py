@@ -113,6 +113,7 @@ def beginning(edge: Edge, peer: Peer) -> Begin:
     def begin(*topics: str, peer: Peer = peer) -> StreamReader:
         reader = StreamReader(
             edge,
+            edge.new_owner(),
             account_id="acme",
             since=dict.fromkeys(topics or ("a",), Start.LATEST),
             response=cast(StreamedResponse, peer),

@@ -88,13 +88,18 @@ async def test_a_topic_must_be_bound_without_conditions_and_have_a_rule(
     if bindings:
         await bind(*bindings)
     if refused is None:
-        await rights.check(stores.account_id, key, topics)
+        await check(rights, stores.account_id, key, topics)
         return
     with pytest.raises(Problem) as problem:
-        await rights.check(stores.account_id, key, topics)
+        await check(rights, stores.account_id, key, topics)
     status, topic = refused
     assert problem.value.status_code == status
     assert f"the topic {topic} " in problem.value.detail
+
+
+async def check(rights: StreamRights, account_id: str, key: str, topics: list[str]) -> None:
+    await rights.check_bound(account_id, key, topics)
+    await rights.check_streams(account_id, topics)
 
 
 async def test_a_removed_binding_ends_its_readers_alone(

@@ -12,6 +12,7 @@ from shared.model.api_keys import Account
 from shared.model.bindings import Source
 from shared.model.channels import Kind
 from shared.model.errors import TooManySecrets
+from shared.model.grants import Grant
 from shared.model.idempotency import Repeatable
 from shared.model.quotas import KEY_QUOTAS, QUOTAS
 from shared.model.signing_secrets import MOST_SECRETS
@@ -27,6 +28,7 @@ from shared.store.quotas import AccountQuotas, Ask
 from shared.store.replicas import Heartbeat
 from shared.store.scripts import load_scripts
 from shared.store.stored_bytes import StoredBytes
+from shared.store.tickets import MOST_OF_SUBJECT, Tickets
 from shared.store.token_keys import TokenKeys
 from shared.wire.pelion.resources import MAX_RESOURCES
 from tests.conftest import Measured
@@ -267,6 +269,11 @@ async def many_token_changes(stores: Stores) -> None:
     for number in range(MOST):
         await stores.token_keys.cut_off(stores.account_id, f"user-{number}")
         await stores.token_keys.drop(new_kid(f"{number:032x}"))
+    grant = Grant(stores.account_id, new_kid(stores.account_id), "user", (), (), (), until_ms=FAR_AHEAD_MS)
+    given = [await Tickets(stores.calls).make(grant, ["a"]) for _ in range(MOST_OF_SUBJECT + 1)]
+    assert await Tickets(stores.calls).take(given[-1], reader="a")
+    soon = Tickets(at_time(stores, FAR_AHEAD_MS - 1))
+    await soon.make(replace(grant, subject="another"), ["a"])
     later = TokenKeys(at_time(stores, FAR_AHEAD_MS))
     await later.cut_off(stores.account_id, "user")
     assert stores.direct.zcard(keyspace.token_cut_offs(stores.account_id)) == MOST - 99

@@ -127,6 +127,8 @@ async def test_what_is_not_retained_wakes_nobody(stores: Stores, live: Live) -> 
 
 async def test_an_append_without_readers_runs_one_command_more(stores: Stores) -> None:
     await append(stores, *events(1))
+    # In the same ms it would ask for the time.
+    stores.let_time_pass()
     stores.direct.config_resetstat()
     await append(stores, *events(2))
     stats = stores.direct.info("commandstats")
@@ -138,10 +140,6 @@ async def test_an_append_without_readers_runs_one_command_more(stores: Stores) -
         "set": 1,
         "spublish": 1,
         "hset": 1,
-        "pexpire": 3,
-        "zadd": 1,
-        "zrange": 1,
-        "zcard": 1,
         "config|resetstat": 1,
     }
 

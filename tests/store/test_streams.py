@@ -1,5 +1,6 @@
 """Retained logs of topics: their ends, their trimming, and how events are found."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -124,7 +125,8 @@ async def test_the_state_outlives_the_entries_and_offsets_rise(stores: Stores) -
     [last] = await append(stores, *events(1))
     names = stream_names.names(stores.account_id, TOPIC)
     before = state(stores)
-    assert 0 < stores.direct.pttl(names[0]) <= DAY_MS < 30 * DAY_MS < stores.direct.pttl(names[1])
+    assert DAY_MS <= stores.direct.pttl(names[0]) + 1000 < 2 * DAY_MS
+    assert 31 * DAY_MS <= stores.direct.pttl(names[1]) + 1000 < 32 * DAY_MS
     # The entries end by themselves, and the clock of the next Redis is behind.
     ahead = f"{stores.now_ms() + DAY_MS}-7"
     stores.direct.delete(names[0])
@@ -136,6 +138,73 @@ async def test_the_state_outlives_the_entries_and_offsets_rise(stores: Stores) -
     assert (after["epoch"], after["trimmed"], after["reason"]) == (before["epoch"], ahead, "expired")
     assert int(after["bytes"]) == 2 * int(before["bytes"])
     assert last != ahead
+
+
+def ends_of(stores: Stores) -> list[int]:
+    """The ms for which log, state and the topics of their place are still kept."""
+    return [stores.direct.pttl(name) for name in stream_names.names(stores.account_id, TOPIC)]
+
+
+def as_it_is(stores: Stores) -> None:
+    """Only time has passed."""
+
+
+def as_of_an_older_release(stores: Stores) -> None:
+    stores.direct.hdel(stream_names.names(stores.account_id, TOPIC)[1], "kept_ms")
+
+
+def a_part_of_the_age_later(stores: Stores) -> None:
+    name = stream_names.names(stores.account_id, TOPIC)[1]
+    stores.direct.hincrby(name, "kept_ms", -DAY_MS // 64 - 1)
+
+
+def with_a_clock_that_went_back(stores: Stores) -> None:
+    """The last offset is ahead of the clock: the next ones have the same time until that is reached."""
+    [log, name, _] = stream_names.names(stores.account_id, TOPIC)
+    ahead = stores.now_ms() + DAY_MS
+    stores.direct.xadd(log, {"id": "ahead"}, id=f"{ahead}-0")
+    stores.direct.hset(name, mapping={"last": f"{ahead}-0", "kept_ms": ahead})
+
+
+def without_its_entries(stores: Stores) -> None:
+    stores.direct.delete(stream_names.names(stores.account_id, TOPIC)[0])
+
+
+@pytest.mark.parametrize(
+    ("how", "age_ms", "renews"),
+    [
+        (as_it_is, DAY_MS, False),
+        (as_it_is, DAY_MS + 1, True),
+        (as_of_an_older_release, DAY_MS, True),
+        (a_part_of_the_age_later, DAY_MS, True),
+        (with_a_clock_that_went_back, DAY_MS, True),
+        (without_its_entries, DAY_MS, True),
+    ],
+)
+async def test_ends_are_renewed_now_and_then(
+    stores: Stores, how: Callable[[Stores], None], age_ms: int, renews: bool
+) -> None:
+    await append(stores, *events(1))
+    for name in stream_names.names(stores.account_id, TOPIC):
+        stores.direct.pexpire(name, HOUR_MS)
+    how(stores)
+    stores.let_time_pass()
+    await append(stores, *events(2), keep=Keep(1000, age_ms))
+    log, state_, place = ends_of(stores)
+    assert (log > HOUR_MS, state_ > HOUR_MS, place > HOUR_MS) == (renews,) * 3
+    if renews:
+        # Until the next renewal, which comes when a part of the age is over, none ends before it must.
+        assert log >= age_ms + age_ms // 64 - 60_000
+        assert state_ >= log + 30 * DAY_MS - 60_000
+        assert place >= state_ - 60_000
+
+
+async def test_no_two_logs_have_one_epoch(stores: Stores) -> None:
+    others = [Streams(stores.calls, stores.routing) for _ in range(3)]
+    topics = [f"t{number}" for number in range(12)]
+    for number, topic in enumerate(topics):
+        await append(stores, *events(number), topic=topic, streams=others[number % 3])
+    assert len({state(stores, topic)["epoch"] for topic in topics}) == len(topics)
 
 
 async def test_a_log_without_its_state_begins_anew(stores: Stores) -> None:

@@ -127,14 +127,14 @@ async def test_each_change_is_noted_once_more_and_forgotten(stores: Stores, cloc
     keys = TokenKeys(clock.calls_of(stores))
     await stores.api_keys.create_account(Account(id=stores.account_id, name="a"))
     made = await add(keys, stores.account_id)
-    assert await keys.changes(NOW_MS) == {}, "a new key changes nothing for open connections"
+    assert await keys.changes(NOW_MS, now_ms=NOW_MS) == {}, "a new key changes nothing for open connections"
 
     await keys.drop(made.kid)
-    first = await keys.changes(NOW_MS)
+    first = await keys.changes(NOW_MS, now_ms=NOW_MS)
     await keys.cut_off(stores.account_id, "user")
-    second = await keys.changes(NOW_MS)
+    second = await keys.changes(NOW_MS, now_ms=NOW_MS)
     await keys.drop(made.kid)
-    third = await keys.changes(NOW_MS)
+    third = await keys.changes(NOW_MS, now_ms=NOW_MS)
 
     assert first is not None
     assert second is not None
@@ -143,7 +143,7 @@ async def test_each_change_is_noted_once_more_and_forgotten(stores: Stores, cloc
     assert times == sorted(set(times)), "also within one ms"
     clock.ahead_ms = 121_000
     await keys.drop(new_kid(new_id()))
-    assert stores.account_id not in (await keys.changes(NOW_MS) or {})
+    assert stores.account_id not in (await keys.changes(NOW_MS, now_ms=NOW_MS) or {})
 
 
 async def test_very_many_changes_mean_that_any_account_has_changed(
@@ -152,6 +152,6 @@ async def test_very_many_changes_mean_that_any_account_has_changed(
     monkeypatch.setattr(token_keys, "_MOST_NOTES", 3)
     for _ in range(2):
         await stores.token_keys.drop(new_kid(new_id()))
-    assert len(await stores.token_keys.changes(now_ms()) or ()) == 2
+    assert len(await stores.token_keys.changes(now_ms(), now_ms=now_ms()) or ()) == 2
     await stores.token_keys.drop(new_kid(new_id()))
-    assert await stores.token_keys.changes(now_ms()) is None
+    assert await stores.token_keys.changes(now_ms(), now_ms=now_ms()) is None

@@ -267,6 +267,11 @@ async def tokens(journey: Journey) -> None:
     event = {"topic": "news.a", "data": 1}
     await go("POST", "/v1/events", 202, token=minted["token"], json=event)
     await go("POST", "/v1/events", 403, token=minted["token"], json={**event, "topic": "a"})
+    await go("PUT", "/v1/streams", 204, json=[{"topics": ["news.#"]}])
+    reader = (await go("POST", "/v1/tokens", 201, json={"sub": "user-1", "read": ["news.#"]})).json["token"]
+    await go("POST", "/v1/tickets", 201, token=reader, json={"topics": ["news.a"]})
+    await go("POST", "/v1/tickets", 403, token=reader, json={"topics": ["a"]})
+    await go("PUT", "/v1/streams", 204, json=[])
     await go("DELETE", "/v1/sockets", 204, query="?sub=user-1")
     await go("POST", "/v1/events", 401, token=minted["token"], json=event)
     await go("DELETE", "/v1/token-keys/{kid}", 204, at={"kid": made["kid"]})

@@ -163,7 +163,9 @@ class Attempts(Deliveries):
 
 
 @pytest.fixture
-def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clock: RedisClock) -> Attempts:
+async def deliveries(
+    stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clock: RedisClock
+) -> Attempts:
     return Attempts(
         stores_of(stores, clock, instance=INSTANCE),
         cast(Outbound, outbound),
@@ -174,7 +176,7 @@ def deliveries(stores: Stores, outbound: FakeOutbound, retries: FakeRetries, clo
 
 
 @pytest.fixture(name="dispatcher")
-def a_dispatcher(
+async def a_dispatcher(
     stores: Stores, deliveries: Deliveries, outbound: FakeOutbound, clock: RedisClock
 ) -> Dispatcher:
     return make_dispatcher(stores, deliveries, outbound, clock)

@@ -50,7 +50,7 @@ def _no_pauses(clock: RedisClock, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(name="dispatcher")
-def a_dispatcher(
+async def a_dispatcher(
     stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock
 ) -> Dispatcher:
     """With more places than any webhook needs."""

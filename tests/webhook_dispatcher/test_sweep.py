@@ -33,7 +33,9 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def swept(stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock) -> Dispatcher:
+async def swept(
+    stores: Stores, deliveries: Attempts, outbound: FakeOutbound, clock: RedisClock
+) -> Dispatcher:
     """A dispatcher whose slow walk another one makes."""
     stores.direct.set(keyspace.SWEEP, OTHER_INSTANCE, px=HOUR_MS)
     return make_dispatcher(stores, deliveries, outbound, clock, sweep_s=0.01)

@@ -89,6 +89,10 @@ def test_clients_reconnect_unless_the_key_or_the_channel_is_gone() -> None:
         CloseReason.KEY_EXPIRED,
         CloseReason.BAD_KEY,
         CloseReason.UNBOUND,
+        CloseReason.TOKEN_EXPIRED,
+        CloseReason.TOKEN_KEY_DELETED,
+        CloseReason.SIGNED_OUT,
+        CloseReason.TICKET_TAKEN,
     }
 
 

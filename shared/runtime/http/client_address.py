@@ -51,6 +51,8 @@ def peer_is_trusted(scope: Scope, *, trusted: Sequence[Network]) -> bool:
 
 def is_within(address: str, networks: Sequence[Network]) -> bool:
     """Whether it is an address in one of these networks."""
+    if not networks:
+        return False
     return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
 
 

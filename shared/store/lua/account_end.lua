@@ -3,7 +3,7 @@
 -- For an hour its record says that it was deleted: a writer that began before must not bring anything back.
 -- KEYS: account, then every other name of the account
 -- Reply: 1, or 0 for an account that is not being deleted
--- Touches at most: the names in KEYS (16).
+-- Touches at most: the names in KEYS (22).
 if redis.call('HEXISTS', KEYS[1], 'deleting') == 0 then return 0 end
 redis.call('UNLINK', unpack(KEYS))
 redis.call('HSET', KEYS[1], 'deleting', 1)

@@ -1,6 +1,4 @@
--- What a retained event takes: besides its text an entry of a stream, and the name by which it is found.
-local RETAINED_BYTES = 420
-
+--include retained_bytes
 local function size_of_retained(entry)
   local values, size = entry[2], RETAINED_BYTES
   for n = 2, #values, 2 do size = size + #values[n] end
