@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from services.socket_edge.topic_feed import TopicFeed
 from services.socket_edge.topic_reader import TopicReader
 from services.socket_edge.topic_reading import Reading
-from services.socket_edge.topic_turns import READERS_PER_TURN, Memory, Reads, StreamReader, Turns
+from services.socket_edge.topic_turns import READERS_AT_ONCE, Memory, Reads, StreamReader, Turns
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
 from shared.model.streams import Mark, Start
@@ -100,7 +100,7 @@ class TopicHub:
     # What the subscription reports
 
     def on_messages(self, messages: Sequence[Sequence[bytes]]) -> None:
-        self.turns.left = READERS_PER_TURN
+        self.turns.left = READERS_AT_ONCE
         for name, message in messages:
             feed = self._feeds.get(name)
             if feed is None:

@@ -44,7 +44,10 @@ class Delivery:
     @property
     def size_bytes(self) -> int:
         """About what it takes in memory before it is encoded."""
-        return sum(len(each.event.data) + _EVENT_BYTES for each in self.events)
+        size_bytes = _EVENT_BYTES * len(self.events)
+        for each in self.events:
+            size_bytes += len(each.event.data)
+        return size_bytes
 
     def encoded(self, format: str, encode: Callable[["Delivery"], bytes]) -> bytes:
         """The delivery in this format. The first reader encodes it, for all."""

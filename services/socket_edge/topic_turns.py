@@ -17,6 +17,8 @@ from shared.store.streams import READ_LOT
 logger = logging.getLogger(__name__)
 
 READERS_PER_TURN = 100
+READERS_AT_ONCE = 256
+"""So many are called for the wakeups of one read: to plan a turn costs as much as to call a few readers."""
 READS = 16
 """So many reads of streams are under way at once."""
 PAGE_BYTES = 256 * 1024
@@ -42,7 +44,7 @@ class Turns:
     """Calls of many readers, in lots with other work in between."""
 
     def __init__(self) -> None:
-        self.left = READERS_PER_TURN
+        self.left = READERS_AT_ONCE
         """How many readers may still be called at once; more wait for their turn."""
         self._busy: RoundRobin[Worker] = RoundRobin()
         self._is_planned = False

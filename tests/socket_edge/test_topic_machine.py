@@ -24,7 +24,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topic_hub, "subscription", Subscription)
     monkeypatch.setattr(topic_turns, "READ_LOT", PAGE)
     monkeypatch.setattr(topic_turns, "READERS_PER_TURN", 2)
-    monkeypatch.setattr(topic_hub, "READERS_PER_TURN", 2)
+    monkeypatch.setattr(topic_hub, "READERS_AT_ONCE", 2)
     monkeypatch.setattr(topic_feed, "_WAITING_LIMIT", 2)
     monkeypatch.setattr(topic_feed, "_RETRY_S", 0.0)
 
