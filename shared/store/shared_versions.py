@@ -67,7 +67,7 @@ class SharedVersions(Read):
     @property
     def of_tables(self) -> tuple[str, str]:
         """Without an error. '' is the version of an empty table."""
-        if (error := self.error) is not None:
+        if self._of_tables is None and (error := self.error) is not None:
             raise error
         assert self._of_tables is not None
         return self._of_tables

@@ -170,7 +170,7 @@ def _publish_after_a_late_change(machine: RoutingChanges) -> Steps:
 
 def _publish_in_a_change(machine: RoutingChanges) -> Steps:
     """The channel gets the version of the table between two publishes."""
-    yield machine.publish_in_a_change(gateway=0, which=0, what="bind device", done=1, after=2, between=1)
+    yield machine.publish_in_a_change(gateway=0, which=0, what="bind device", done=1, after=2)
 
 
 def _change_between_two_rounds(machine: RoutingChanges) -> Steps:

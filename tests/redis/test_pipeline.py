@@ -259,7 +259,8 @@ def test_every_script_declares_its_flags_and_has_its_own_hash() -> None:
         *("queue_append", "channel_create", "idempotency_begin", "routing_set", "routing_add_line"),
         *("session_append", "session_push", "device_types_learn", "receipt_open"),
         *("account_adopt", "account_rename", "routing_enter", "routing_native"),
-        *("channel_make", "channel_change", "channel_name_take", "secret_add"),
+        *("channel_make", "channel_change", "channel_name_take", "secret_add", "token_key_add"),
+        "ticket_make",
         *("certificate_put", "stream_append", "webhook_change", "replay_begin", "replay_place"),
     }
 
