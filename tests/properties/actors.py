@@ -25,6 +25,7 @@ from shared.delivery.loop import DeliveryLoop
 from shared.model.channels import Lease
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
+from shared.native_tokens import NativeTokens
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores
@@ -45,6 +46,8 @@ from shared.store.routing import Routing
 from shared.store.sessions import Sessions
 from shared.store.stream_reads import StreamReads
 from shared.store.streams import Streams
+from shared.store.tickets import Tickets
+from shared.store.token_keys import TokenKeys
 from shared.store.wakeups import Wakeups
 from shared.tokens import Principals
 from shared.wire.events import Form
@@ -141,6 +144,8 @@ class Actor:
         self.quotas = AccountQuotas(self.calls)
         self.stream_reads = StreamReads(self.calls)
         self.streams = Streams(self.calls, self.routing)
+        self.native_tokens = NativeTokens(TokenKeys(self.calls))
+        self.tickets = Tickets(self.calls)
         stores = PublishStores(self.routing, self.queues, self.sessions, Receipts(self.calls))
         self.publisher = Publisher(stores)
 
@@ -149,6 +154,7 @@ class Actor:
         names = (
             *("api_keys", "channels", "account_channels", "leases", "queues", "wakeups"),
             *("principals", "quotas", "routing", "sessions", "stream_reads", "streams"),
+            *("native_tokens", "tickets"),
         )
         mine = {name: getattr(self, name) for name in names}
         return cast(
