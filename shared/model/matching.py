@@ -22,8 +22,8 @@ from shared.model.topics import ANY, DOT, ONE, SYSTEM
 _MOST_REMEMBERED = 4096
 _MOST_OWNERS = 16
 _remembered: dict[tuple[int, str], frozenset[str]] = {}
-# Each state of each index has a number of its own.
-_editions = count()
+# Each state of each index has a number of its own, but 0 is the one of all that are empty.
+_editions = count(1)
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +49,7 @@ class Index:
         self._topics = _Node()
         self._trees: dict[str, dict[tuple[str, ...], _Node]] = {}
         self._data = DataIndex()
-        self._edition = next(_editions)
+        self._edition = 0
 
     @property
     def is_empty(self) -> bool:
@@ -68,7 +68,10 @@ class Index:
         self._update(pattern, owner, by=-1)
 
     def _update(self, pattern: Pattern, owner: str, *, by: int) -> None:
-        self._edition = next(_editions)
+        self._change(pattern, owner, by=by)
+        self._edition = 0 if self.is_empty else next(_editions)
+
+    def _change(self, pattern: Pattern, owner: str, *, by: int) -> None:
         match pattern:
             case Topic():
                 _change(self._topics, _levels_of(pattern.pattern), owner, by=by)

@@ -42,8 +42,8 @@ class Command:
     """A queued command, and the future for its reply or a callback. `source` is the text of the script that
     EVALSHA names.
 
-    It is packed just before it is sent: until then many commands may share one large argument, and arguments
-    may be added.
+    It is packed just before it is sent: until then many commands may share one large argument. Arguments may
+    be added until it `is_closed`: packed, or failed without being sent.
     """
 
     arguments: Arguments
@@ -51,6 +51,7 @@ class Command:
     source: str | None = None
     packed: bytes = b""
     on_reply: OnReply | None = None
+    is_closed: bool = False
 
 
 @runtime_checkable

@@ -90,7 +90,7 @@ class RedisCommands(Protocol):
     def read_then(self, on_reply: OnReply, *arguments: Argument) -> Command | None:
         """One Redis command that only reads, by callback: no future, and no turn of the event loop later.
 
-        Returns the command as it waits, None where it is sent in another way: until it is packed, others
+        Returns the command as it waits, None where it is sent in another way: until it is closed, others
         may share it, or add arguments.
         """
 
@@ -256,6 +256,8 @@ class Pipeline:
         self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _fail(self, command: Command, error: Exception) -> None:
+        # Or what joins it would never have a reply.
+        command.is_closed = True
         future = command.reply
         if future is not None and future.done():
             return
@@ -285,7 +287,8 @@ def _next_pipeline(queue: list[Command]) -> tuple[list[Command], list[Command]]:
         # A cancelled command must not be executed later: its caller has moved on.
         if command.reply is not None and command.reply.cancelled():
             continue
-        command.packed = command.packed or pack(command.arguments)
+        if not command.packed:
+            command.packed, command.is_closed = pack(command.arguments), True
         size += len(command.packed)
         if commands and (size > _PIPELINE_BYTES or len(commands) == _PIPELINE_COMMANDS):
             return commands, queue[place:]

@@ -141,7 +141,7 @@ class Queues:
         and each gets its own reply.
         """
         joinable = self._joinable
-        if self._first is not None and self._first.packed:
+        if self._first is not None and self._first.is_closed:
             # Sent, and with it all others, or nearly all.
             joinable.clear()
             self._first = None

@@ -47,7 +47,7 @@ class SharedAppend:
             or size_bytes > self._size_bytes
             or version != self._version
             or traceparent != self._traceparent
-            or command.packed
+            or command.is_closed
         ):
             return False
         command.arguments += tuple(groups)

@@ -22,7 +22,7 @@ class Read:
     @property
     def is_sent(self) -> bool:
         """Is it too late to share it? What it reads may be older than a publish that begins now."""
-        return self._command is None or self._command.packed != b""
+        return self._command is None or self._command.is_closed
 
     def then(self, go_on: Callable[[], None]) -> None:
         """Calls back when it has its reply."""

@@ -25,7 +25,11 @@ def options_of(run: str) -> dict[str, Any]:
 
 def lines_of(run: str) -> list[dict[str, Any]]:
     options = options_of(run)
-    return [line for line in LINES if {name: line["arguments"].get(name) for name in options} == options]
+    # A line from before an option has it off.
+    off = {name: value for name, value in options.items() if not value}
+    return [
+        line for line in LINES if {name: (off | line["arguments"]).get(name) for name in options} == options
+    ]
 
 
 def test_the_readme_has_figures() -> None:
@@ -44,3 +48,4 @@ def test_a_figure_has_its_result_line(run: str) -> None:
 
 def test_other_options_have_no_line() -> None:
     assert lines_of("sockets --rate 17") == []
+    assert lines_of("saturate --profile") == []

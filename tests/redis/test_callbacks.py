@@ -111,9 +111,14 @@ async def test_callbacks_get_the_loss_of_redis_also_behind_the_pipeline(
     heard = Heard()
     pipeline.read_then(heard.by("sent"), "ECHO", "a")
     await asyncio.sleep(0)  # it is sent
-    pipeline.read_then(heard.by("waits"), "ECHO", "b")
+    waits = pipeline.read_then(heard.by("waits"), "ECHO", "b")
+    assert waits is not None
+    closed = [waits.is_closed]
 
     replies = await all_of(heard, 2)
+
+    closed.append(waits.is_closed)
+    assert closed == [False, True], "what joined it now would never have a reply"
 
     assert [name for name, _ in replies] == ["sent", "waits"]
     assert all(isinstance(reply, StoreUnavailable) for _, reply in replies)
@@ -129,13 +134,13 @@ async def _works(pipeline: RedisCommands) -> bool:
         return False
 
 
-async def test_a_command_takes_arguments_until_it_is_packed(pipeline: Pipeline) -> None:
+async def test_a_command_takes_arguments_until_it_is_closed(pipeline: Pipeline) -> None:
     await pipeline.command("MSET", "a", "1", "b", "1")
     heard = Heard()
 
     command = pipeline.read_then(heard.by("exists"), "EXISTS", "a")
     assert command is not None
-    assert not command.packed
+    assert not command.is_closed
     command.arguments += ("b",)
 
     assert await all_of(heard, 1) == [("exists", 2)]

@@ -86,8 +86,8 @@ async def _takeover(bench: Bench, given: argparse.Namespace) -> list[Result]:
 
 async def _fanout(bench: Bench, given: argparse.Namespace) -> list[Result]:
     if given.stream:
-        stream = Stream(given.readers, given.rate, given.seconds, given.warm_up)
-        return [await streams.fanout(bench, stream, keep=given.keep, label=given.label)]
+        stream = Stream(given.readers or options.READERS, given.rate, given.seconds, given.warm_up)
+        return [await streams.fanout(bench, stream, keep=given.keep or options.KEEP, label=given.label)]
     return [
         await waiting.fanout(
             bench,

@@ -61,12 +61,20 @@ def for_takeover(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pause", type=float, default=0.1, help="seconds between two takeovers")
 
 
+READERS = 1000
+KEEP = 1000
+
+
 def for_fanout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stream", action="store_true", help="one stream with --readers instead of a queue for each channel"
     )
-    parser.add_argument("--readers", type=int, default=1000, help="with --stream: readers of the topic")
+    # Without --stream they are off.
+    parser.add_argument(
+        "--readers", type=int, default=0, help=f"with --stream: readers of the topic ({READERS} if left out)"
+    )
     _keep(parser)
+    parser.set_defaults(keep=0)
     parser.add_argument(
         "--channels", type=int, default=500, help="number of channels, all subscribed to every event"
     )
@@ -161,7 +169,7 @@ def for_rollout(parser: argparse.ArgumentParser) -> None:
 
 
 def _keep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--keep", type=int, default=1000, help="events that a stream keeps")
+    parser.add_argument("--keep", type=int, default=KEEP, help="events that a stream keeps")
 
 
 def _phases(parser: argparse.ArgumentParser, *, seconds: float, warm_up: float) -> None:
