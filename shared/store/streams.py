@@ -50,7 +50,7 @@ class Streams:
         self._routing = routing
         self.limits = limits
         # A log gets the epoch of its first append. Random bytes for each append would be a system call each.
-        self._epochs = map((secrets.token_hex(6) + "{:x}").format, itertools.count(1))
+        self._epochs = map((secrets.token_hex(4) + "{:08x}").format, itertools.count(1))
         # A part of the age longer than they must: `stream_append.lua` renews them now and then.
         remembered_ms = limits.keep.age_ms * 33 // 32 + _OUTLIVES_MS
         self._ends = f"{_OUTLIVES_MS} {remembered_ms} {max(1, limits.topics // stream_names.PLACES)}"

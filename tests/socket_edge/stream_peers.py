@@ -48,6 +48,9 @@ class Peer:
     def write(self, part: bytes) -> int:
         assert part
         self.written.append(part)
+        if self.waiting:
+            # It waits behind what the client has not read.
+            self.waiting += len(part)
         return self.waiting
 
     def buffered_bytes(self) -> int:
