@@ -1,9 +1,13 @@
 """What the application may know of the connection of a request, and do with it."""
 
+import weakref
 from collections.abc import Callable
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, TypeVar
 
 from shared.runtime.http.streamed import StreamedResponse
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
 
 
 class Connection(TypedDict):
@@ -31,3 +35,18 @@ class Connection(TypedDict):
     has_all: Callable[[], bool]
     owes_continue: Callable[[], bool]
     streamed: NotRequired[Callable[[], StreamedResponse]]
+
+
+def of_request(function: Callable[[Request], Answer], request: Request) -> Callable[[], Answer]:
+    """The function of this request, for its `Connection`. Weakly: the request has that.
+
+    A reference cycle for each request would wait for the garbage collector, and a flood fill the memory.
+    """
+    weak = weakref.ref(request)
+
+    def call() -> Answer:
+        found = weak()
+        assert found is not None, "the request has ended"
+        return function(found)
+
+    return call

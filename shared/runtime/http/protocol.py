@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from shared import telemetry
 from shared.runtime.http.arrivals import Arrivals
 from shared.runtime.http.connection import Connection as Connection
+from shared.runtime.http.connection import of_request
 from shared.runtime.http.heads import HeadsProtocol
 from shared.runtime.http.hot_routes import HotRequest, HotRoute, HotRoutes
 from shared.runtime.http.known_heads import Head, KnownHead, known_head
@@ -128,9 +129,9 @@ class HttpProtocol(HeadsProtocol):
                 # Not decoded: %2F in a name is no slash, and another spelling of a path is another path.
                 self.scope["path"] = self.scope["raw_path"].decode("ascii")
             if self.cycle is not None:
-                connection["streamed"] = partial(StreamedResponse, self, self.cycle)
+                connection["streamed"] = of_request(partial(StreamedResponse, self), self.cycle)
                 if self.expect_100_continue:
-                    connection["owes_continue"] = partial(_owes_continue, self.cycle)
+                    connection["owes_continue"] = of_request(_owes_continue, self.cycle)
                 if self._stage.is_leaving:
                     self.cycle.keep_alive = False
 
