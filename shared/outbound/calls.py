@@ -6,6 +6,9 @@ objects for each call, which took half of what a webhook costs.
 
 import asyncio
 import contextlib
+import fcntl
+import sys
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +105,7 @@ class Call:
         self._connection: aiohttp.connector.Connection | None = None
         self._protocol: HeadReader | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._is_large = False
 
     @property
     def took_ms(self) -> int:
@@ -140,7 +144,8 @@ class Call:
 
     def _write(self, protocol: HeadReader, head: bytes, body: bytes) -> None:
         assert protocol.transport is not None, "it is connected"
-        if len(body) <= _WITH_HEAD_BYTES:
+        self._is_large = len(body) > _WITH_HEAD_BYTES
+        if not self._is_large:
             protocol.transport.write(head + body)
         elif len(body) < _IN_ONE_PIECE_BYTES:
             protocol.transport.write(head)
@@ -185,6 +190,8 @@ class Call:
         assert connection is not None, "there is a response"
         transport = protocol.transport
         is_stuck = transport is None or transport.is_closing() or transport.get_write_buffer_size() > 0
+        # The kernel takes a large body also for a receiver that reads nothing: the next request would wait.
+        is_stuck = is_stuck or (self._is_large and transport is not None and _has_unread(transport))
         if is_stuck or self._stop_writing():
             # The response came before all was sent.
             self.abort()
@@ -196,6 +203,15 @@ class Call:
     def _stop_writing(self) -> bool:
         """Whether there was more to write."""
         return self._writing is not None and self._writing.cancel()
+
+
+def _has_unread(transport: asyncio.Transport) -> bool:
+    """Has the receiver's kernel still to acknowledge something?"""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = transport.get_extra_info("socket").fileno()
+        queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(queued, sys.byteorder) > 0
+    return False
 
 
 async def _write_pieces(protocol: HeadReader, body: memoryview) -> None:

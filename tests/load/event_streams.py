@@ -92,10 +92,10 @@ def _chunks(piece: bytes) -> tuple[bytes, bytes, bool]:
     while (line := piece.find(_CRLF, at)) >= 0:
         length = int(piece[at:line], 16)
         end = line + 2 + length + 2
-        if not length:
-            return b"".join(found), b"", True
         if end > len(piece):
             break
+        if not length:
+            return b"".join(found), b"", True
         found.append(piece[line + 2 : end - 2])
         at = end
     return b"".join(found), piece[at:], False
