@@ -4,6 +4,7 @@ What is subscribed, and what the other replies mean, is for the classes that inh
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, cast
 
@@ -25,7 +26,7 @@ class Hears(Protocol):
         """The messages of one read, in the order in which Redis published them."""
 
 
-class PubSubProtocol(asyncio.Protocol):
+class PubSubProtocol(ABC, asyncio.Protocol):
     """One connection, from the end of its handshake to its end."""
 
     # What a message begins with, and which part of it is handed over.
@@ -42,13 +43,13 @@ class PubSubProtocol(asyncio.Protocol):
         self._unanswered = 0
         self._timer: asyncio.TimerHandle | None = None
 
+    @abstractmethod
     def on_open(self) -> None:
         """The connection can be written to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_reply(self, reply: Any) -> None:
         """Anything but a message: a confirmation, the reply to a ping, an error. What it raises ends it."""
-        raise NotImplementedError
 
     def write(self, data: bytes) -> None:
         if self._transport is not None and not self.closed.done():
