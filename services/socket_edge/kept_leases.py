@@ -2,7 +2,7 @@
 
 A client polls again as soon as it has a response. To release the lease and claim it again would cost Redis as
 much as all else that a poll does. So the edge keeps it for a moment, and the next poll goes on from where the
-last one ended; its first read checks the lease as any read does. Whoever else wants the channel meanwhile
+last one ended; its first read checks the lease as any read does. Another that wants the channel meanwhile
 sends its owner a wakeup, and the lease is released at once.
 """
 
@@ -40,7 +40,7 @@ class KeptLeases:
         """Keeps it for a second; False when the edge is stopping, and it must be released instead."""
         if self._is_closed:
             return False
-        # It is a claim of its own no longer: whoever had the channel before it knows.
+        # It is a claim of its own no longer: the owner before it knows.
         kept = KeptLease(replace(lease, previous=""), cursor, serialization)
         timer = asyncio.get_running_loop().call_later(KEPT_S, self.give_up, lease.channel)
         self._kept[lease.channel] = kept, timer

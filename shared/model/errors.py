@@ -76,7 +76,7 @@ class Unauthenticated(GatewayError):
 class TokenRefused(Unauthenticated):
     """A token is malformed, not ours, over, or revoked. `why` quotes nothing of it.
 
-    `is_genuine`: a key of the account has signed it, so whoever shows it has guessed nothing.
+    `is_genuine`: a key of the account has signed it, so its bearer has guessed nothing.
     """
 
     def __init__(self, why: str, *, is_genuine: bool = False) -> None:

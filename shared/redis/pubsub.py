@@ -103,7 +103,7 @@ class PubSubProtocol(ABC, asyncio.Protocol):
     def _end(self, error: Exception) -> None:
         if not self.closed.done():
             self.closed.set_exception(error)
-            # Retrieve it here: after a cancellation nobody does.
+            # Retrieve it here: after a cancellation no task does.
             self.closed.exception()
         self.abort()
 

@@ -53,7 +53,7 @@ class StreamedResponse:
         self._protocol.on_lost = on_lost
         # What uvicorn asks of an application that returns before its response is complete.
         self._cycle.disconnected = True
-        # An event of its own takes 800 bytes, and nobody waits for it any more.
+        # An event of its own takes 800 bytes, and no task waits for it any more.
         self._cycle.message_event = _HAS_ENDED
         # Kept until the end otherwise: a head may have 64 KiB.
         if self._protocol.headers is self._cycle.scope["headers"]:
