@@ -206,6 +206,8 @@ async def test_behind_sentinels_it_leaves_a_demoted_primary_that_still_replies(
             await running.add("a", "b")
             with guarded.client() as direct:
                 assert spublish(direct, "a", "before") == 1
+            # A connection that is left is not read to its end.
+            await wait_until(lambda: running.heard.of("a") == [b"before"])
 
             async def failed_over(pool: SentinelConnectionPool) -> tuple[str, int]:
                 pool.master_address = ("127.0.0.1", successor.port)
