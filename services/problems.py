@@ -42,10 +42,12 @@ def problem_of(error: Exception) -> HTTPException:
             return Problem(400, str(error))
         case KeyIsRunning():
             fields = [(HEADER, "belongs to a request that is still running")]
-            return Problem(409, str(error), fields=fields, headers={"retry-after": "1"})
+            message = "the request with this Idempotency-Key is still running; retry to get its response"
+            return Problem(409, message, fields=fields, headers={"retry-after": "1"})
         case KeyOfAnother():
             fields = [(HEADER, "was used with another body or Content-Type")]
-            return Problem(422, str(error), fields=fields, kind="idempotency_mismatch")
+            message = "this Idempotency-Key belongs to another request; use a new one"
+            return Problem(422, message, fields=fields, kind="idempotency_mismatch")
         case KeyRevoked():
             return Problem(401, str(error))
         case NoSuchAccount():
