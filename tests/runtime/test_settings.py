@@ -209,9 +209,7 @@ def test_an_error_names_the_former_name_if_that_was_given() -> None:
 
 
 def test_two_values_by_two_names_are_refused() -> None:
-    with pytest.raises(
-        SettingsError, match=r"^NOTIFY_CORS_ORIGINS: should not differ from NOTIFY_ALLOWED_OR"
-    ):
+    with pytest.raises(SettingsError, match=r"^NOTIFY_CORS_ORIGINS: should not differ from NOTIFY_ALLOWED"):
         load_settings({"NOTIFY_CORS_ORIGINS": PAGES, "NOTIFY_ALLOWED_ORIGINS": OTHERS})
 
 
