@@ -11,7 +11,6 @@ from shared.publish.request import Posted, pack_counts, unpack_counts
 from shared.store.idempotency import RESPONSE_BYTES
 from shared.store.stored_bytes import Stored, StoredBytes
 
-
 Publish: TypeAlias = Callable[[Deadline], Awaitable[list[int]]]
 
 
