@@ -13,10 +13,10 @@ from services.gateway import edge_frames as said
 from services.gateway.documented import NotificationMessage
 from services.gateway.openapi import SECURITY_SCHEMES, published
 from services.gateway.operations import Json
+from shared.version import VERSION
 from shared.wire.close_reasons import CLOSE_ROWS, CloseRow
 from shared.wire.events import NewEvent, PublishedEvent
 from shared.wire.native.frames import LARGEST_REF, MOST_EVENTS, OPERATIONS, SUBPROTOCOL, WITHOUT_REF
-from shared.version import VERSION
 
 NATIVE, STREAM, PELION = "native", "stream", "pelion"
 """The channels of the document."""
@@ -40,7 +40,9 @@ CLOUD_EVENT: Json = {
     "description": "A CloudEvent 1.0 in JSON; `type` is the topic.",
     "properties": {
         "specversion": {"const": "1.0"},
-        **{name: {**_TEXT, "minLength": 1} for name in ("id", "source", "type", "subject", "datacontenttype")},
+        **{
+            name: {**_TEXT, "minLength": 1} for name in ("id", "source", "type", "subject", "datacontenttype")
+        },
         "time": {**_TEXT, "format": "date-time"},
         "notifyoffset": {**_TEXT, "description": "Of a stream: its place there."},
         "data": {"description": "As it was published."},
@@ -195,8 +197,14 @@ def _answers(schemas: _Schemas) -> Json:
         name: _message(f"The answer to {operation}", frame({"ref": _REF, name: schemas.of(model)}))
         for operation, (name, model) in _ANSWERS.items()
     }
-    refused = frame({"error": schemas.of(said.RequestError)}, {"ref": _REF})
-    return {**found, "error": _message("A request is refused, which closes nothing", refused)}
+    return {**found, "error": _refused(schemas)}
+
+
+def _refused(schemas: _Schemas) -> Json:
+    return _message(
+        "A request is refused, which closes nothing",
+        frame({"error": schemas.of(said.RequestError)}, {"ref": _REF}),
+    )
 
 
 def _unasked(schemas: _Schemas) -> Json:
@@ -205,12 +213,11 @@ def _unasked(schemas: _Schemas) -> Json:
     of_topic = {"topic": _TEXT, "offset": schemas.of(said.Offset), "event": event}
     of_channel = {"channel": _TEXT, "entry": schemas.of(said.Entry), "event": event}
     return {
+        "error": _refused(schemas),
         "hello": _message("The first frame", frame({"hello": schemas.of(said.Hello)})),
         "topic-event": _message("An event of a topic", frame(of_topic)),
         "moved": _message("The place in a topic has moved", frame({"moved": schemas.of(said.Moved)})),
-        "recovered": _message(
-            "Reading goes on behind a hole", frame({"recovered": schemas.of(said.Begun)})
-        ),
+        "recovered": _message("Reading goes on behind a hole", frame({"recovered": schemas.of(said.Begun)})),
         "ended": _message("A subscription is over", frame({"ended": schemas.of(said.Ended)})),
         "channel-event": _message("An event of a channel", frame(of_channel, again)),
         "channel-closed": _message(
@@ -253,8 +260,8 @@ def _stream_channel(schemas: _Schemas) -> Json:
     return _channel(
         "/v1/stream",
         server="http",
-        text="Streams of up to 16 topics as Server-Sent Events. The payload is `data`, the headers are the other"
-        " fields. A block of an `id` alone moves the place; a comment says that the connection lives.",
+        text="Streams of up to 16 topics as Server-Sent Events. The payload is `data`, the headers are the"
+        " other fields. A block of an `id` alone moves the place; a comment says that the connection lives.",
         messages={
             "event": _message("An event of a topic", event, frame(ids)),
             "recovered": _message(
@@ -282,8 +289,8 @@ def _pelion_channel(schemas: _Schemas) -> Json:
     return _channel(
         "/v2/notification/websocket-connect",
         server="ws",
-        text="The WebSocket of the Pelion service, and of native channels. Its client sends nothing: its pongs"
-        " acknowledge. NOTIFY_PELION_CLOSE_CODES chooses the year of the close codes.",
+        text="The WebSocket of the Pelion service, and of native channels. Its client sends nothing: its"
+        " pongs acknowledge. NOTIFY_PELION_CLOSE_CODES chooses the year of the close codes.",
         messages={
             "notifications": _message(
                 "Pending notifications, each in its section", schemas.of(NotificationMessage)

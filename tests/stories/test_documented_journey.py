@@ -82,7 +82,7 @@ def check(method: str, path: str, response: Response) -> None:
 async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.ClientSession) -> None:
     journey = Journey(api, api.at(stack.edges[0].url))
     go = journey.go
-    for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
+    for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json"):
         await go("GET", path, 200)
 
     account = (await go("POST", "/v1/accounts", 201, json={"name": "a"})).json["id"]
