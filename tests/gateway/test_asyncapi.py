@@ -16,6 +16,7 @@ from services.socket_edge.native_door import HANDLERS, NATIVE_PATH
 from services.socket_edge.sse import STREAM_PATH
 from shared.version import VERSION
 from shared.wire.close_reasons import CLOSE_ROWS
+from shared.wire.native.frames import OPERATIONS as OPERATIONS_OF_FRAMES
 from tests.harness.frames import CLIENT, SERVER, check_frame, messages
 
 # Of the package @asyncapi/specs, unchanged; its licence lies beside it.
@@ -81,11 +82,12 @@ def test_an_operation_uses_messages_of_its_channel(name: str) -> None:
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_every_message_is_said_by_one_side(channel: str) -> None:
     said = Counter(each.name for side in (SERVER, CLIENT) for each in messages(channel, side))
-    assert said == Counter(CHANNELS[channel]["messages"])
+    assert said == Counter(list(CHANNELS[channel]["messages"]))
 
 
 def test_every_operation_of_the_native_socket_is_documented() -> None:
-    assert {each.name for each in messages("native", CLIENT)} == set(HANDLERS)
+    assert {each.name for each in messages("native", CLIENT)} == set(OPERATIONS_OF_FRAMES)
+    assert set(HANDLERS) <= set(OPERATIONS_OF_FRAMES)
 
 
 def test_channels_are_at_the_paths_of_the_edge_that_openapi_has_too() -> None:

@@ -21,8 +21,8 @@ from tests.harness.events import reading
 from tests.harness.sse import STREAM, ask
 from tests.harness.stack import Stack
 
-# tests/stories/test_handshake.py covers WebSocket handshakes.
-SOCKETS = ("/v2/notification/websocket-connect", "/api/v1/websocket", "/socket")
+# tests/stories/test_handshake.py and test_native_socket.py cover WebSocket handshakes.
+SOCKETS = ("/v1/socket", "/v2/notification/websocket-connect", "/api/v1/websocket", "/socket")
 NOT_BY_HTTP = {("GET", path, 101) for path in SOCKETS}
 
 

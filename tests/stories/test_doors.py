@@ -151,15 +151,8 @@ OTHER_PATHS = {
         *("/%6Civez", "/livez%2F", "/%2Flivez", "/v1%2Fbindings", "/v1/bind%69ngs", "/v1/bindings%00"),
         *("/v1/bindings/", "/v1/./bindings", "/v1//bindings", "/v1/bindings%3Fa", "/v1/bindings%23a"),
         *("/V1/bindings", "/v2%2Faccount/websockets", "/", "/%", "/%zz", "/%FF", "/?a=b", "/index.html"),
-        *(
-            "/docs",
-            "/redoc",
-            "/favicon.ico",
-            "/openapi.json/",
-            "/asyncapi.json/",
-            "/metrics/",
-            "/openapi.json%20",
-        ),
+        *("/docs", "/redoc", "/favicon.ico", "/openapi.json/", "/metrics/", "/openapi.json%20"),
+        *("/asyncapi.json/", "/asyncapi.json%20"),
     ],
     "edge": [
         *("/v2/notification/pull/", "/v2/notification%2Fpull", "/v2/notification/%70ull", "//socket"),
