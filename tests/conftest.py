@@ -112,6 +112,7 @@ def shared_stack(redis_like: RedisLike | None) -> Iterator[Stack]:
         leaks.assert_none_in_answers()
         with stack.redis.client() as redis:
             leaks.assert_none_in_redis(redis)
+            leaks.assert_records_stay(redis)
 
 
 @pytest.fixture
