@@ -1,5 +1,6 @@
 """Shared fixtures. The stories share one installation per worker; failure reports show processes' output."""
 
+import gc
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
@@ -73,6 +74,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def redis_like(pytestconfig: pytest.Config) -> RedisLike | None:
     """The Redis that the stories run on; None: a single Valkey."""
     return _REDIS_LIKE[str(pytestconfig.getoption("redis"))]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Some million objects stay until the end: the collector need not look at them again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
