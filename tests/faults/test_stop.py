@@ -179,6 +179,7 @@ async def test_draining_closes_sockets_evenly_and_refuses_new_ones(
     stopping.terminate()
     await wait_until(lambda: stopping.get("/readyz") == 503)
     assert all(receiver.open_now for receiver in receivers), "DRAIN_DELAY_S has not passed"
+    await wait_until(lambda: not all(receiver.open_now for receiver in receivers))
 
     async def counts_the_closed_one() -> bool:
         shown = (await api.at(stopping.url).call("GET", "/metrics")).text
