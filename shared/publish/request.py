@@ -10,12 +10,14 @@ import msgspec
 import orjson
 
 from shared.model.api_keys import ApiKey
+from shared.model.errors import NotGranted, TopicsOnly
 from shared.model.events import Event
 from shared.model.grants import Grant
 from shared.model.idempotency import Repeatable
 from shared.model.streams import Published
 from shared.wire.events import (
     FORMS,
+    MAX_EVENTS,
     Form,
     PublishedBody,
     PublishedEvent,
@@ -116,26 +118,43 @@ class Posted:
 
 
 def parse(
-    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+    key: ApiKey | Grant,
+    headers: Headers,
+    body: bytes,
+    *,
+    id_of: Callable[[int], str] = random_id,
+    most: int = MAX_EVENTS,
 ) -> Posted:
-    """The events that this publisher posts; `id_of` names those without an id. Raises Invalid, TooLarge."""
+    """The events that this publisher posts, at most so many of ours; `id_of` names those without an id.
+
+    Raises Invalid, TooLarge.
+    """
     form = headers.form
     if form in _OURS:
-        events = parse_events(body, form=form, id_of=id_of)
+        events = parse_events(body, form=form, id_of=id_of, most=most)
     else:
         events = list(_cloudevents_in(headers, body, form))
     return Posted(key.account_id, events, body, form, headers.traceparent, key.id)
 
 
 async def parse_in_turns(
-    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+    key: ApiKey | Grant,
+    headers: Headers,
+    body: bytes,
+    *,
+    id_of: Callable[[int], str] = random_id,
+    most: int = MAX_EVENTS,
 ) -> Posted:
     """The same for a body of any length: others have their turns of the event loop meanwhile."""
     if len(body) <= LONG_BODY_BYTES:
-        return parse(key, headers, body, id_of=id_of)
+        return parse(key, headers, body, id_of=id_of, most=most)
     form, room = headers.form, _BYTES_A_TURN
     is_ours = form in _OURS
-    found = events_in(body, form=form, id_of=id_of) if is_ours else _cloudevents_in(headers, body, form)
+    found = (
+        events_in(body, form=form, id_of=id_of, most=most)
+        if is_ours
+        else _cloudevents_in(headers, body, form)
+    )
     events: list[Event] = []
     for event in found:
         events.append(event)
@@ -150,15 +169,30 @@ def _cloudevents_in(headers: Headers, body: bytes, form: Form) -> Iterator[Event
     return cloudevents_in(body, form=form, headers=headers.attributes, content_type=headers.content_type)
 
 
+def check_granted(publisher: ApiKey | Grant, events: Sequence[Event]) -> None:
+    """Raises NotGranted, TopicsOnly for the first event that a token does not allow."""
+    if isinstance(publisher, ApiKey):
+        return
+    for event in events:
+        if not publisher.may_publish(event.topic):
+            raise NotGranted("publish", f"the topic {event.topic}")
+        if event.to is not None or event.customer is not None:
+            # It would reach channels that want nothing of the kind.
+            raise TopicsOnly("customer" if event.to is None else "to")
+
+
 def repeatable_by(publisher: ApiKey | Grant, headers: Headers, body: bytes) -> Repeatable | None:
     """The identity of a request that may be repeated; None without an Idempotency-Key. Raises Invalid.
 
     Publishers by token have their account in common, and their keys apart by subject.
     """
     key = idempotency_key_in(headers.idempotency_keys)
-    if key is None:
-        return None
-    fingerprint = fingerprint_of(_kind_of(headers), body)
+    return None if key is None else repeatable(publisher, key, kind=_kind_of(headers), body=body)
+
+
+def repeatable(publisher: ApiKey | Grant, key: str, *, kind: str, body: bytes) -> Repeatable:
+    """The same for a key that was read. `kind` is the media type of the body, or stands for it."""
+    fingerprint = fingerprint_of(kind, body)
     if isinstance(publisher, Grant):
         return Repeatable(
             publisher.account_id, f"{len(publisher.subject)} {publisher.subject} {key}", fingerprint
@@ -180,11 +214,20 @@ def response_body(posted: Posted, counts: Sequence[int]) -> bytes:
 
     With its place in the stream of its topic, if it is retained.
     """
+    return msgspec.json.encode(PublishedBody(_published(posted, counts)))
+
+
+def published_events(posted: Posted, counts: Sequence[int]) -> bytes:
+    """The array in that body."""
+    return msgspec.json.encode(_published(posted, counts))
+
+
+def _published(posted: Posted, counts: Sequence[int]) -> list[PublishedEvent]:
     published = [PublishedEvent(event.id, count) for event, count in zip(posted.events, counts, strict=True)]
     if isinstance(counts, Published):
         for index, offset in counts.offsets.items():
             published[index].stream = StreamPlace(offset)
-    return msgspec.json.encode(PublishedBody(published))
+    return published
 
 
 def pack_counts(counts: Sequence[int]) -> bytes:
