@@ -23,7 +23,6 @@ from shared.wire.events import (
     events_in,
     form_of,
     parse_events,
-    random_id,
 )
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
 from shared.wire.posted_cloudevents import cloudevents_in
@@ -116,9 +115,12 @@ class Posted:
 
 
 def parse(
-    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] | None = None
 ) -> Posted:
-    """The events that this publisher posts; `id_of` names those without an id. Raises Invalid, TooLarge."""
+    """The events that this publisher posts; `id_of` names those without an id, None at random.
+
+    Raises Invalid, TooLarge.
+    """
     form = headers.form
     if form in _OURS:
         events = parse_events(body, form=form, id_of=id_of)
@@ -128,7 +130,7 @@ def parse(
 
 
 async def parse_in_turns(
-    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] | None = None
 ) -> Posted:
     """The same for a body of any length: others have their turns of the event loop meanwhile."""
     if len(body) <= LONG_BODY_BYTES:
