@@ -173,7 +173,7 @@ class Queues:
             )
 
     def end_append(self, reply: AppendReply) -> Appended:
-        if reply == QUEUED:
+        if isinstance(reply, bytes):
             return Appended.QUEUED
         status, *rest = reply
         if status != QUEUED:
