@@ -11,6 +11,7 @@ from services.socket_edge.native_callers import NativeCaller, caller_of_handshak
 from services.socket_edge.native_parts import Handler
 from services.socket_edge.native_session import auth, ping, refresh
 from services.socket_edge.native_socket import NativeSocket
+from services.socket_edge.native_topics import subscribe, unsubscribe
 from services.socket_edge.session_socket import address_of, hold
 from shared.model.errors import TokenRefused, Unauthenticated
 from shared.runtime.http.client_address import block_of
@@ -23,6 +24,8 @@ HANDLERS: Mapping[str, Handler] = {
     "auth": auth,
     "refresh": refresh,
     "ping": ping,
+    "subscribe": subscribe,
+    "unsubscribe": unsubscribe,
 }
 
 

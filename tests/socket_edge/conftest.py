@@ -92,6 +92,9 @@ def scope_of(
         "hear_control_frames": lambda _: None,
         "hear_messages": lambda *_: None,
         "hold_messages": lambda _: None,
+        "write_encoded": lambda _: None,
+        "buffered_bytes": lambda: 0,
+        "hear_room": lambda _: None,
     }
     return {"extensions": {"websocket.control": control}}
 
