@@ -9,6 +9,7 @@ from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
 from services.socket_edge.native_callers import NativeCaller, caller_of_handshake
 from services.socket_edge.native_parts import Handler
+from services.socket_edge.native_publish import publish
 from services.socket_edge.native_session import auth, ping, refresh
 from services.socket_edge.native_socket import NativeSocket
 from services.socket_edge.native_topics import subscribe, unsubscribe
@@ -26,6 +27,7 @@ HANDLERS: Mapping[str, Handler] = {
     "ping": ping,
     "subscribe": subscribe,
     "unsubscribe": unsubscribe,
+    "publish": publish,
 }
 
 

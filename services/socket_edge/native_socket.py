@@ -7,7 +7,7 @@ idle has no task but the one that reads.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.types import Scope, Send
@@ -15,6 +15,7 @@ from starlette.types import Scope, Send
 from services.socket_edge.admission import Budget
 from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.native_parts import Handler, Part, Said
+from services.socket_edge.native_publish import Publishes
 from services.socket_edge.native_refusals import told_of
 from services.socket_edge.native_writes import WrittenSocket
 from services.socket_edge.token_watcher import TokenCredential
@@ -187,8 +188,15 @@ class NativeSocket(WrittenSocket):
             if self.caller is None and request.operation not in _WITHOUT_CALLER:
                 raise NotAuthenticated
             handled = self._handlers[request.operation](self, request)
+        except Malformed as error:
+            self.close_soon(CloseReason.MALFORMED, str(error))
+            return
         except Exception as error:
-            self.refuse(request, error)
+            publishes = self._parts.get(Publishes) if request.operation == "publish" else None
+            if isinstance(publishes, Publishes):
+                publishes.refuse(request, error)
+            else:
+                self.refuse(request, error)
             return
         if isinstance(handled, tuple):
             self.answer(request, handled)
@@ -214,21 +222,39 @@ class NativeSocket(WrittenSocket):
         """Answers a request that was begun: with a name and a value, or with the text of the frame."""
         if request.ref is not None:
             self.write(said if isinstance(said, bytes) else replies.answer(request.ref, *said))
-        self._on_answered(request, "done")
+        self._count_answered(request, "done")
+        self._on_answered()
 
     def refuse(self, request: Request | Refused, error: Exception) -> None:
         """Tells the client that a request was not carried out, and why."""
+        self.answer_all([(request, error)])
+
+    def answer_all(self, answers: Sequence[tuple[Request | Refused, bytes | Exception]]) -> None:
+        """Answers requests that were begun, in one write: with the text of a frame, or an error."""
+        texts: list[bytes] = []
+        for request, said in answers:
+            outcome = "done"
+            if isinstance(said, Exception):
+                said, outcome = self._error_text(request, said)
+            texts.append(said)
+            self._count_answered(request, outcome)
+        self.write(*texts)
+        self._on_answered()
+
+    def _error_text(self, request: Request | Refused, error: Exception) -> tuple[bytes, str]:
         told = told_of(error)
         if told.code is replies.ErrorCode.INTERNAL:
             facts = {"session": self.id, "operation": request.operation}
             logger.error("native.request-failed", extra={"facts": facts}, exc_info=error)
-        self.write(replies.error(request.ref, told.code, told.message, retry_after_s=told.retry_after_s))
-        self._on_answered(request, told.code)
+        text = replies.error(request.ref, told.code, told.message, retry_after_s=told.retry_after_s)
+        return text, told.code
 
-    def _on_answered(self, request: Request | Refused, outcome: str) -> None:
+    def _count_answered(self, request: Request | Refused, outcome: str) -> None:
         self._unanswered -= 1
         self._unanswered_bytes -= request.size_bytes
         telemetry.native_requests.add(1, {"operation": request.operation, "outcome": outcome})
+
+    def _on_answered(self) -> None:
         self._plan_reading()
         if self._answered is not None and not self._unanswered and not self._answered.done():
             self._answered.set_result(None)
@@ -236,7 +262,8 @@ class NativeSocket(WrittenSocket):
     def _plan_reading(self) -> None:
         """Reads on, unless too much is unanswered or unread."""
         has_room = (
-            self._unanswered < MOST_UNANSWERED
+            # One more than was said: a client that keeps to it is always read.
+            self._unanswered <= MOST_UNANSWERED
             and self._unanswered_bytes < MOST_UNANSWERED_BYTES
             and not self._is_clogged
         )

@@ -59,7 +59,6 @@ class SocketProtocol(MessageProtocol):
         "_on_control_frame",
         "_on_pong",
         "_on_room",
-        "_partial_bytes",
         "_pings",
         "_pongs_due",
         "_reader",
@@ -91,8 +90,6 @@ class SocketProtocol(MessageProtocol):
         self._on_room: Callable[[], None] | None = None
         # Our pings without a pong. Their pongs do not count for the rate: they come as fast as we write.
         self._pongs_due = self._unsent_pongs_bytes = 0
-        # What is not parsed yet, and what the library has of the next frame.
-        self._partial_bytes = 0
         server_state.connections.add(self)  # type: ignore[arg-type]  # typed for its own classes
 
     def serve(self, app: ASGIApp, scope: Scope) -> None:
