@@ -158,7 +158,7 @@ async def serve_app(
     hot_routes: HotRoutes = MappingProxyType({}),
 ) -> None:
     """Serves the app until `stop`, behind CORS and the request log; hot routes do without."""
-    app = RequestLog(cross_origin(app, origins=settings.cors_origins))
+    app = RequestLog(cross_origin(app, origins=settings.allowed_origins))
     arrivals = Arrivals(
         most=settings.max_arriving_connections,
         most_per_address=settings.max_arriving_connections_per_address,

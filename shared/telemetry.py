@@ -127,6 +127,9 @@ refusals = _count(
     "notify.refusals",
     description="strangers' handshakes and requests refused, and connections closed, by the limit",
 )
+native_requests = _count(
+    "notify.native.requests", description="requests on native WebSockets, by operation and outcome"
+)
 stream_recoveries = _count(
     "notify.stream.recoveries",
     description="readers of streams that came back with a mark, by outcome",
@@ -184,11 +187,12 @@ watch_sockets = _gauge("notify.sockets", description="sockets held now")
 watch_polls = _gauge("notify.polls", description="long polls held now")
 watch_sessions = _gauge(
     "notify.sessions",
-    description="session sockets held now, by dialect",
-    labels=[{"dialect": "kazoo"}, {"dialect": "cognism"}],
+    description="session and native sockets held now, by dialect",
+    labels=[{"dialect": "kazoo"}, {"dialect": "cognism"}, {"dialect": "native"}],
 )
 watch_strangers = _gauge(
-    "notify.sockets.unauthenticated", description="session sockets held now that have not authenticated"
+    "notify.sockets.unauthenticated",
+    description="session and native sockets held now that have not authenticated",
 )
 watch_replays = _gauge("notify.replays", description="replays that a dispatcher works at now")
 watch_stream_readers = _gauge("notify.stream.readers", description="readers of topics, on this edge")

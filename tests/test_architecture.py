@@ -22,6 +22,8 @@ DEFAULT_CONTEXTS = {
 COMPOSERS = ("services.__main__", "services.all_in_one")
 COMPOSITION = ("services.composition", "services.serving")
 OPENS_REDIS = (*COMPOSERS, *COMPOSITION)
+# What any service may import of `services`, besides itself.
+OF_ALL_SERVICES = (*COMPOSITION, "services.problems")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def is_allowed(name: str, module: str) -> bool:
     if room == "services":
         if within(name, ("services",)):
             own = ".".join(module.split(".")[:2])
-            return within(name, (own, *COMPOSITION)) or within(module, COMPOSERS)
+            return within(name, (own, *OF_ALL_SERVICES)) or within(module, COMPOSERS)
         if within(name, ("shared.redis",)) and not within(module, OPENS_REDIS):
             return False
     if within(name, ROOMS[room].never):

@@ -34,7 +34,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
 from services.gateway.context import Context
 from services.gateway.openapi import document
 from services.gateway.operations import ANYONE, OPERATIONS, Operation
-from services.gateway.problems import EXPECTED, problem_of
+from services.problems import EXPECTED, problem_of
 from shared.runtime.http import responses
 from shared.runtime.http.app import app_of
 

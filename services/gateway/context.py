@@ -8,8 +8,7 @@ from services.composition import Stores
 from services.gateway.authenticator import Authenticator
 from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.fetch_waits import FetchWaits
-from services.gateway.idempotency import IdempotentRequests
-from shared.publish.publisher import Publisher
+from shared.publish.publishing import Publishing
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +16,9 @@ class Context:
     """The stores and what stands between them and a request; `replica` is the name of this process."""
 
     stores: Stores
-    publisher: Publisher
+    publishing: Publishing
     authenticator: Authenticator
     endpoint_verifier: EndpointVerifier
-    idempotent_requests: IdempotentRequests
     fetch_waits: FetchWaits
     replica: str
 

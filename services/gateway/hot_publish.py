@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 
 from services.gateway.authenticator import digest_of
 from services.gateway.context import Context
-from services.gateway.problems import EXPECTED, problem_of
 from services.gateway.publish import PATH
+from services.problems import EXPECTED, problem_of
 from shared.model.api_keys import Scope
 from shared.model.errors import Invalid
 from shared.publish.request import LONG_BODY_BYTES, Headers, Posted, headers_in, parse, response_body
@@ -60,7 +60,7 @@ def _publish(context: Context, request: HotRequest) -> bool:
         posted = parse(key, caller.headers, request.body)
     except Invalid:
         return False
-    context.publisher.begin(posted, partial(_respond, request, caller.headers, posted, started))
+    context.publishing.publisher.begin(posted, partial(_respond, request, caller.headers, posted, started))
     return True
 
 

@@ -1,6 +1,5 @@
 """POST /v1/events: publishes, and responds when Redis holds every notification."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta
@@ -12,21 +11,14 @@ from services.gateway.context import context_of
 from services.gateway.openapi import TEXT, in_header, request_body, response
 from services.gateway.operations import PUBLISHER_OR_TOKEN, Json, Operation
 from shared.model.api_keys import ApiKey
-from shared.model.errors import NotGranted
-from shared.model.events import Event
 from shared.model.grants import Grant
-from shared.model.idempotency import Deadline
 from shared.publish.request import (
+    check_granted,
     headers_in,
-    pack_counts,
     parse_in_turns,
     repeatable_by,
     response_body,
-    unpack_counts,
 )
-from shared.runtime.http.responses import Problem
-from shared.store.idempotency import RESPONSE_BYTES
-from shared.store.stored_bytes import Stored
 from shared.wire.cloudevent_rules import LONGEST_NAME, LONGEST_VALUE
 from shared.wire.cloudevents import BATCH_MEDIA_TYPE, MEDIA_TYPE
 from shared.wire.events import MAX_EVENTS, NewEvent, PublishedBody
@@ -87,33 +79,12 @@ async def publish(request: Request, publisher: ApiKey | Grant) -> Response:
     if repeatable is None:
         posted = await parse_in_turns(publisher, headers, body)
         check_granted(publisher, posted.events)
-        return _accepted(response_body(posted, await context.publisher.publish(posted)))
+        return _accepted(response_body(posted, await context.publishing.publisher.publish(posted)))
     posted = await parse_in_turns(publisher, headers, body, id_of=repeatable.event_id)
     check_granted(publisher, posted.events)
-
-    async def work(deadline: Deadline) -> bytes:
-        return pack_counts(await context.publisher.publish(posted, deadline=deadline))
-
-    packed, is_repetition = await context.idempotent_requests.run(repeatable, work)
-    if not is_repetition:
-        size = RESPONSE_BYTES + len(packed)
-        context.stores.stored_bytes.add(publisher.account_id, Stored.RESPONSES, size)
+    counts, is_repetition = await context.publishing.publish_once(posted, repeatable)
     more = {"idempotent-replayed": "true"} if is_repetition else None
-    return _accepted(response_body(posted, unpack_counts(packed)), more)
-
-
-def check_granted(publisher: ApiKey | Grant, events: Sequence[Event]) -> None:
-    """Raises NotGranted, Problem (403) for the first event that a token does not allow."""
-    if isinstance(publisher, ApiKey):
-        return
-    for event in events:
-        if not publisher.may_publish(event.topic):
-            raise NotGranted("publish", f"the topic {event.topic}")
-        if event.to is not None or event.customer is not None:
-            # It would reach channels that want nothing of the kind.
-            field = "customer" if event.to is None else "to"
-            message = "is not for tokens, which publish by topic only"
-            raise Problem(403, f"{field}: {message}", fields=[(field, message)])
+    return _accepted(response_body(posted, counts), more)
 
 
 def _accepted(body: bytes, headers: dict[str, str] | None = None) -> Response:

@@ -13,11 +13,12 @@ from services.gateway.context import Context
 from services.gateway.endpoint_verification import EndpointVerifier
 from services.gateway.fetch_waits import FetchWaits
 from services.gateway.hot_publish import hot_routes
-from services.gateway.idempotency import IdempotentRequests
 from services.serving import Readiness, log_start, serve_app
 from shared.model.errors import StoreUnavailable
 from shared.outbound.client import Outbound
+from shared.publish.idempotency import IdempotentRequests
 from shared.publish.publisher import Publisher
+from shared.publish.publishing import Publishing
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
@@ -33,10 +34,9 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound
     publisher = Publisher(stores.for_publishing, on_credentials_version=authenticator.on_credentials_version)
     return Context(
         stores=stores,
-        publisher=publisher,
+        publishing=Publishing(publisher, IdempotentRequests(stores.idempotency), stores.stored_bytes),
         authenticator=authenticator,
         endpoint_verifier=EndpointVerifier(outbound),
-        idempotent_requests=IdempotentRequests(stores.idempotency),
         fetch_waits=FetchWaits(stores.fetches.pending, most=settings.most_fetches),
         replica=settings.replica,
     )

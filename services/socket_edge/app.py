@@ -15,6 +15,7 @@ from services.socket_edge.cognism_socket import authenticate, open_cognism_socke
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import OpenSocket, serve_socket
 from services.socket_edge.long_poll import pull_routes
+from services.socket_edge.native_door import NATIVE_PATH, open_native_socket
 from services.socket_edge.pelion_socket import open_pelion_socket
 from services.socket_edge.sse import stream_routes
 from shared.model.errors import StoreUnavailable
@@ -25,7 +26,11 @@ CONNECT_PATH = "/v2/notification/websocket-connect"
 JOIN_PATH = "/api/v1/websocket"
 SOCKET_PATH = "/socket"
 
-_SOCKETS: dict[str, OpenSocket] = {CONNECT_PATH: open_pelion_socket, JOIN_PATH: open_cognism_socket}
+_SOCKETS: dict[str, OpenSocket] = {
+    CONNECT_PATH: open_pelion_socket,
+    JOIN_PATH: open_cognism_socket,
+    NATIVE_PATH: open_native_socket,
+}
 # Below these paths only exact ones are sockets; any other is a 404.
 _API = ("/v1/", "/v2/", "/api/")
 _SLASHES = re.compile(r"[/\\]+")
@@ -83,6 +88,7 @@ def upgrade_routes(edge: Edge) -> list[BaseRoute]:
 
     return [
         Route(CONNECT_PATH, upgrade_required, methods=["GET"]),
+        Route(NATIVE_PATH, upgrade_required, methods=["GET"]),
         Route(SOCKET_PATH, upgrade_required, methods=["GET"]),
         Route(JOIN_PATH, join, methods=["GET"]),
     ]

@@ -5,6 +5,7 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
+from services.socket_edge.admission import Budget
 from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
@@ -56,22 +57,6 @@ async def _authenticate(edge: Edge, token: str, address: str) -> Principal | Non
     )
 
 
-class _Budget:
-    """What a stranger may send on one socket."""
-
-    __slots__ = ("_frames", "_size_bytes")
-
-    def __init__(self, frames: int, size_bytes: int) -> None:
-        self._frames = frames
-        self._size_bytes = size_bytes
-
-    def take(self, size_bytes: int) -> bool:
-        """Whether the frame is within the budget, which has less from now on."""
-        self._frames -= 1
-        self._size_bytes -= size_bytes
-        return self._frames >= 0 and self._size_bytes >= 0
-
-
 class BlackholeSocket(SessionSocket):
     """One socket and its conversation. The client must send something from time to time."""
 
@@ -85,9 +70,7 @@ class BlackholeSocket(SessionSocket):
         self._last_ping_s = scope["extensions"]["websocket.control"]["last_ping_s"]
         self._heard_s = now_s()
         # What the client may still send before its first valid credential; None from then on.
-        self._budget: _Budget | None = _Budget(
-            edge.settings.unauthenticated_frames, edge.settings.unauthenticated_bytes
-        )
+        self._budget: Budget | None = Budget(edge.settings)
         self._hear_control_frames = scope["extensions"]["websocket.control"]["hear_control_frames"]
         self._hear_control_frames(self._on_control_frame)
         # Its handshake had no credential.

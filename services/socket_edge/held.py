@@ -137,7 +137,7 @@ class HeldSocket(HeldConnection):
     closed_log: str
     # The code of the client's close frame, once it has come.
     client_code = 0
-    _dialect: Literal["pelion", "session"]
+    _dialect: Literal["pelion", "session", "native"]
 
     def __init__(self, edge: "Edge", id: str, *, scope: Scope, send: Send) -> None:
         super().__init__(edge, id)
@@ -175,9 +175,14 @@ class HeldSocket(HeldConnection):
             await self.abort()
             return
         try:
-            await self._send({"type": "websocket.close", "code": frame[0], "reason": frame[1]})
+            text = self._text_of(frame[1])
+            await self._send({"type": "websocket.close", "code": frame[0], "reason": text})
         except OSError:
             self.close_reason = CloseReason.CLIENT_GONE
+
+    def _text_of(self, text: str) -> str:
+        """The text of the close frame, in place of the reason's own."""
+        return text
 
     async def close_at_once(self, reason: CloseReason) -> None:
         """Sends the close frame and hangs up: the client's own could take seconds to come, or never come."""

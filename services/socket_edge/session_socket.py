@@ -47,7 +47,7 @@ def address_of(edge: "Edge", scope: Scope) -> str:
     return client_address(scope, trusted=edge.settings.trusted_proxies)
 
 
-async def hold(edge: "Edge", socket: "SessionSocket", *, is_authenticated: bool) -> None:
+async def hold(edge: "Edge", socket: HeldSocket, *, is_authenticated: bool) -> None:
     """Holds the socket, once the credentials in its handshake are checked. Raises Problem (429).
 
     Not before: a stranger must not take the place of an authenticated socket from the same address.

@@ -38,6 +38,8 @@ class CloseReason(StrEnum):
     TICKET_TAKEN = "ticket-taken"
     TOO_SLOW = "too-slow"
     UNBOUND = "unbound"
+    MALFORMED = "malformed"
+    NOT_AUTHENTICATED = "not-authenticated"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,20 @@ class DeadlinePassed(GatewayError):
         super().__init__("the deadline of the request has passed")
 
 
+class KeyIsRunning(GatewayError):
+    """The request with this idempotency key is still running, here or elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__("the request with this idempotency key is still running; retry to get its response")
+
+
+class KeyOfAnother(GatewayError):
+    """The idempotency key belongs to another request."""
+
+    def __init__(self) -> None:
+        super().__init__("this idempotency key belongs to another request; use a new one")
+
+
 class WrongLayout(GatewayError):
     """Redis holds data of another release's layout. The text is one line."""
 
@@ -90,6 +104,14 @@ class NotGranted(GatewayError):
     def __init__(self, claim: str, wanted: str) -> None:
         super().__init__(f"the token does not name {wanted} in its claim {claim}")
         self.claim = claim
+
+
+class TopicsOnly(GatewayError):
+    """An event that a token's bearer publishes has a field that would reach channels beside the topic's."""
+
+    def __init__(self, field: str) -> None:
+        self.field, self.rule = field, "is not for tokens, which publish by topic only"
+        super().__init__(f"{field}: {self.rule}")
 
 
 class MissingScope(GatewayError):

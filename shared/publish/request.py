@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from shared.model.api_keys import ApiKey
+from shared.model.errors import NotGranted, TopicsOnly
 from shared.model.events import Event
 from shared.model.grants import Grant
 from shared.model.idempotency import Repeatable
@@ -150,15 +151,30 @@ def _cloudevents_in(headers: Headers, body: bytes, form: Form) -> Iterator[Event
     return cloudevents_in(body, form=form, headers=headers.attributes, content_type=headers.content_type)
 
 
+def check_granted(publisher: ApiKey | Grant, events: Sequence[Event]) -> None:
+    """Raises NotGranted, TopicsOnly for the first event that a token does not allow."""
+    if isinstance(publisher, ApiKey):
+        return
+    for event in events:
+        if not publisher.may_publish(event.topic):
+            raise NotGranted("publish", f"the topic {event.topic}")
+        if event.to is not None or event.customer is not None:
+            # It would reach channels that want nothing of the kind.
+            raise TopicsOnly("customer" if event.to is None else "to")
+
+
 def repeatable_by(publisher: ApiKey | Grant, headers: Headers, body: bytes) -> Repeatable | None:
     """The identity of a request that may be repeated; None without an Idempotency-Key. Raises Invalid.
 
     Publishers by token have their account in common, and their keys apart by subject.
     """
     key = idempotency_key_in(headers.idempotency_keys)
-    if key is None:
-        return None
-    fingerprint = fingerprint_of(_kind_of(headers), body)
+    return None if key is None else repeatable(publisher, key, kind=_kind_of(headers), body=body)
+
+
+def repeatable(publisher: ApiKey | Grant, key: str, *, kind: str, body: bytes) -> Repeatable:
+    """The same for a key that was read. `kind` is the media type of the body, or stands for it."""
+    fingerprint = fingerprint_of(kind, body)
     if isinstance(publisher, Grant):
         return Repeatable(
             publisher.account_id, f"{len(publisher.subject)} {publisher.subject} {key}", fingerprint

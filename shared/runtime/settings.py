@@ -3,7 +3,6 @@
 Only this module reads the environment, and only services use settings: the rooms take plain values.
 """
 
-import difflib
 import os
 import re
 import socket
@@ -24,6 +23,7 @@ from pydantic import (
 
 from shared.redis.client import connect
 from shared.redis.urls import is_cluster
+from shared.runtime.setting_names import PREFIX, contradictions, given_name, unknown, variable
 from shared.runtime.setting_types import (
     Bytes,
     Count,
@@ -42,10 +42,7 @@ from shared.runtime.setting_types import (
     year,
 )
 
-PREFIX = "NOTIFY_"
 ADMIN_TOKEN_LENGTH = 16
-# Set by systemd for every service of Type=notify.
-_NOT_OURS = frozenset({"NOTIFY_SOCKET"})
 
 
 class SettingsError(Exception):
@@ -271,10 +268,10 @@ class Settings(BaseModel):
         description="forward proxy for all callbacks, as in http://user:password@proxy:3128; it is asked by "
         "CONNECT, for addresses; unset: none",
     )
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(origins)] = Field(
+    allowed_origins: Annotated[tuple[str, ...], BeforeValidator(origins)] = Field(
         ("*",),
-        description="origins of web pages that may use the API: * for all, none, or a list as in "
-        "https://app.example,https://admin.example",
+        description="origins of web pages that may use the API and open native sockets: * for all, none, or "
+        "a list as in https://app.example,https://admin.example",
     )
     pelion_close_codes: Annotated[Literal[2019, 2020], BeforeValidator(year)] = Field(
         2019, description="year of the Pelion service's close codes: 2019 or 2020"
@@ -354,13 +351,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     Raises SettingsError, in one line that names every wrong variable.
     """
     environ = os.environ if environ is None else environ
-    given = {
-        field: environ[name] for field in Settings.model_fields if environ.get(name := variable(field), "")
-    }
+    if wrong := contradictions(environ):
+        raise SettingsError("; ".join(wrong))
+    names = {field: name for field in Settings.model_fields if (name := given_name(field, environ))}
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate({field: environ[name] for field, name in names.items()})
     except ValidationError as error:
-        raise SettingsError("; ".join(_messages(error))) from None
+        raise SettingsError("; ".join(_messages(error, names))) from None
 
 
 def log_format_in(environ: Mapping[str, str] | None = None) -> Literal["text", "json"]:
@@ -371,27 +368,15 @@ def log_format_in(environ: Mapping[str, str] | None = None) -> Literal["text", "
 
 def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
     """Variables in `environ` with our prefix that are no settings, each with the nearest known name."""
-    environ = os.environ if environ is None else environ
-    known = [variable(field) for field in Settings.model_fields]
-    unknown = []
-    for name in sorted(environ):
-        if name.upper().startswith(PREFIX) and name not in known and name not in _NOT_OURS:
-            nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
-            unknown.append(f"{name} (did you mean {nearest[0]}?)" if nearest else name)
-    return unknown
+    return unknown(os.environ if environ is None else environ, Settings.model_fields)
 
 
-def variable(field: str) -> str:
-    """The name of the setting `field` in the environment."""
-    return PREFIX + field.upper()
-
-
-def _messages(error: ValidationError) -> list[str]:
+def _messages(error: ValidationError, names: Mapping[str, str]) -> list[str]:
     messages = []
     for detail in error.errors(include_url=False):
         field = str(detail["loc"][0])
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
         is_shown = Settings.model_fields[field].repr and detail["input"] is not None
         got = f", got {str(detail['input'])[:80]!r}" if is_shown else ""
-        messages.append(f"{variable(field)}: {text}{got}")
+        messages.append(f"{names.get(field, variable(field))}: {text}{got}")
     return messages

@@ -1,6 +1,7 @@
 """All settings as a list for a terminal."""
 
-from shared.runtime.settings import Settings, variable
+from shared.runtime.setting_names import variable
+from shared.runtime.settings import Settings
 
 
 def settings_table() -> str:

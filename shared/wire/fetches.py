@@ -14,10 +14,10 @@ MOST_EVENTS = 100
 USUAL_EVENTS = 10
 LONGEST_WAIT_S = 30
 _NUMBER = "(0|[1-9][0-9]{0,14})"
-_Entry = Annotated[
+Entry = Annotated[
     str,
     Meta(
-        pattern=rule(rf"^{_NUMBER}-{_NUMBER}\Z", "must be the `entry` of a fetched event"),
+        pattern=rule(rf"^{_NUMBER}-{_NUMBER}\Z", "must be the `entry` of an event"),
         examples=["1795867200000-0"],
     ),
 ]
@@ -57,12 +57,12 @@ class FetchedBody(Closed):
 
 class NewAck(Closed):
     lease: _Lease
-    until: _Entry
+    until: Entry
 
 
 class NewNack(Closed):
     lease: _Lease
-    entry: _Entry
+    entry: Entry
     delay_s: Annotated[float, Meta(ge=0, le=3600)] | None = 0
 
 

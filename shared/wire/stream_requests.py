@@ -65,7 +65,7 @@ def check_topics(wanted: Sequence[str], field: str) -> None:
     if not 1 <= len(wanted) <= MOST_TOPICS:
         raise Invalid(f"must be given 1 to {MOST_TOPICS} times", field=field)
     for topic in wanted:
-        if (wrong := _wrong(topic)) is not None:
+        if (wrong := exact_topic_error(topic)) is not None:
             raise Invalid(wrong, field=field)
     if len(set(wanted)) < len(wanted):
         raise Invalid("names a topic twice", field=field)
@@ -76,7 +76,8 @@ def no_stream(topic: str) -> str:
     return f"the topic {topic} has no stream: no rule of PUT /v1/streams names it"
 
 
-def _wrong(topic: str) -> str | None:
+def exact_topic_error(topic: str) -> str | None:
+    """The rule that a topic to be read breaks, to be put after its name; None for a valid one."""
     if (wrong := topics.topic_error(topic)) is not None:
         return wrong
     words = topics.words(topic)

@@ -10,7 +10,8 @@ from services.socket_edge import heartbeat, shutdown
 from services.webhook_dispatcher import dispatcher
 from shared.runtime import exporters
 from shared.runtime.http import server as serving
-from shared.runtime.settings import PREFIX, Settings
+from shared.runtime.setting_names import PREFIX
+from shared.runtime.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEPLOY = CHECKOUT / "deploy"

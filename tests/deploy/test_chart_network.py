@@ -70,13 +70,19 @@ def test_gateway_paths_reach_the_gateway(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "gateway"
 
 
-@pytest.mark.parametrize("path", [CONNECT_PATH, JOIN_PATH, PULL_PATH, STREAM_PATH])
+@pytest.mark.parametrize("path", [CONNECT_PATH, JOIN_PATH, PULL_PATH, STREAM_PATH, "/v1/socket"])
 def test_held_connections_reach_the_edges(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "socket-edge"
 
 
-@pytest.mark.parametrize("path", ["/v1/streams", "/v1/streams/orders.paid", "/v1/stream/", "/v1/stream/x"])
-def test_what_begins_like_the_path_of_a_stream_reaches_the_gateway(path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/streams", "/v1/streams/orders.paid", "/v1/stream/", "/v1/stream/x"),
+        *("/v1/sockets", "/v1/socket/", "/v1/socket/x"),
+    ],
+)
+def test_what_begins_like_a_path_of_the_edges_reaches_the_gateway(path: str) -> None:
     assert backend(named("everything", "Ingress", "demo-notification-gateway"), path) == "gateway"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import helm_python as helm
 import pytest
 
+from shared.runtime.setting_names import FORMER
 from shared.runtime.settings import Settings
 from tests.deploy.chart import rendered
 from tests.deploy.files import CHART, SETTINGS
@@ -132,6 +133,10 @@ EXTERNAL = {"own": {"enabled": False}, "url": "rediss://redis.example.com:6379/0
         ({"gateway": {"nodeSelector": {"zone": "a b"}}}, "/gateway/nodeSelector/zone"),
         ({"ingress": {"annotations": {"a b": "c"}}}, "'a b' does not match"),
         ({"networkPolicy": {"monitoring": []}}, "/networkPolicy/monitoring"),
+        (
+            {"settings": {"ALLOWED_ORIGINS": "none", "CORS_ORIGINS": "none"}},
+            "settings.CORS_ORIGINS is the former name of settings.ALLOWED_ORIGINS",
+        ),
         ({"serviceAccount": {"create": False}}, "serviceAccount.create=false needs serviceAccount.name"),
     ],
 )
@@ -154,9 +159,13 @@ def test_every_setting_can_be_set_in_the_chart() -> None:
     """A new setting goes into values.schema.json, or into NOT_FOR_THE_OPERATOR."""
     in_schema = SCHEMA["properties"]["settings"]["properties"]
     wanted = {name.removeprefix("NOTIFY_") for name in SETTINGS} - NOT_FOR_THE_OPERATOR
-    assert set(in_schema) == wanted
-    for name, rule in in_schema.items():
-        assert rule["description"] == Settings.model_fields[name.lower()].description
+    former = {name.removeprefix("NOTIFY_"): field.upper() for field, name in FORMER.items()}
+    assert set(in_schema) == wanted | set(former)
+    for name in wanted:
+        assert in_schema[name]["description"] == Settings.model_fields[name.lower()].description
+    for name, present in former.items():
+        assert in_schema[name]["description"] == f"the former name of {present}"
+        assert in_schema[name]["type"] == in_schema[present]["type"]
 
 
 def test_every_value_has_a_place_in_the_schema() -> None:

@@ -12,8 +12,11 @@ from tests.deploy import proxies
 from tests.deploy.files import CHECKOUT
 from tests.harness.processes import free_port
 
-HELD = ["/v2/notification/websocket-connect", "/v2/notification/pull", "/v1/stream"]
-SHORT = ["/v1/streams", "/v1/streams/orders.paid/events", "/v1/stream/", "/v1/stream/x", "/v1/events"]
+HELD = ["/v2/notification/websocket-connect", "/v2/notification/pull", "/v1/socket", "/v1/stream"]
+SHORT = [
+    *("/v1/streams", "/v1/streams/orders.paid/events", "/v1/stream/", "/v1/stream/x"),
+    *("/v1/sockets", "/v1/socket/", "/v1/socket/x", "/v1/events"),
+]
 DEVICES = ["/v3/devices", "/v2/endpoints"]
 SERVICES = ("edges", "gateways", "others")
 
@@ -81,7 +84,13 @@ async def named(*names: str) -> AsyncIterator[dict[str, str]]:
 
 
 CASES = [
-    pytest.param("nginx", nginx_with(block("docs/operations.md", "nginx")), ["/v1/stream"], [], id="nginx"),
+    pytest.param(
+        "nginx",
+        nginx_with(block("docs/operations.md", "nginx")),
+        ["/v1/socket", "/v1/stream"],
+        [],
+        id="nginx",
+    ),
     pytest.param("nginx", of_the_readme(), HELD, DEVICES, id="nginx of the README"),
     pytest.param("haproxy", of_haproxy(), [*HELD, "/api/v1/websocket"], [], id="haproxy"),
 ]

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from services.__main__ import _parser
-from shared.runtime.settings import PREFIX, load_settings
+from shared.runtime.setting_names import PREFIX
+from shared.runtime.settings import load_settings
 from shared.version import PYTHON, VERSION, build_line
 from tests.deploy.files import (
     CHART,

@@ -16,10 +16,11 @@ from services.gateway import bodies
 from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
-from services.gateway.idempotency import IdempotentRequests
 from shared.model.api_keys import Scope
 from shared.native_tokens import NativeTokens
+from shared.publish.idempotency import IdempotentRequests
 from shared.publish.publisher import Publisher
+from shared.publish.publishing import Publishing
 from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
 from shared.runtime.stranger_limits import StrangerLimits
@@ -100,8 +101,11 @@ def app(stores: Stores) -> ASGIApp:
             limits=StrangerLimits(Settings()),
         ),
         stores=stores,
-        publisher=Publisher(PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts)),
-        idempotent_requests=IdempotentRequests(Idempotency(stores.calls)),
+        publishing=Publishing(
+            Publisher(PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts)),
+            IdempotentRequests(Idempotency(stores.calls)),
+            stored_bytes=cast(Any, None),
+        ),
     )
     return gateway_app(cast(Context, context), more=[])
 

@@ -206,6 +206,8 @@ class Client:
             "last_ping_s": lambda: 0.0,
             "write": self._read,
             "hear_control_frames": lambda _: None,
+            "hear_messages": lambda *_: None,
+            "hold_messages": lambda _: None,
             "hear_pongs": self._hear_pongs,
         }
 

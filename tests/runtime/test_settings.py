@@ -75,10 +75,10 @@ def test_neither_a_dotenv_file_nor_another_environment_is_read(
         ("NOTIFY_ALLOW_PRIVATE_CALLBACKS", "yes please"),
         ("NOTIFY_ALLOW_PRIVATE_CALLBACKS", "10.0.0.1/8"),
         ("NOTIFY_ALLOW_PRIVATE_CALLBACKS", "10.0.0.0/8,"),
-        ("NOTIFY_CORS_ORIGINS", "app.example"),
-        ("NOTIFY_CORS_ORIGINS", "https://app.example/"),
-        ("NOTIFY_CORS_ORIGINS", "*,https://app.example"),
-        ("NOTIFY_CORS_ORIGINS", "https://app.example,"),
+        ("NOTIFY_ALLOWED_ORIGINS", "app.example"),
+        ("NOTIFY_ALLOWED_ORIGINS", "https://app.example/"),
+        ("NOTIFY_ALLOWED_ORIGINS", "*,https://app.example"),
+        ("NOTIFY_ALLOWED_ORIGINS", "https://app.example,"),
         ("NOTIFY_CALLBACK_TIMEOUT_S", "0"),
         ("NOTIFY_CALLBACK_CA", "/no/such/file"),
         ("NOTIFY_REPLICA", "two words"),
@@ -183,7 +183,34 @@ def test_private_callbacks_to_all_networks_or_some(value: str, networks: list[st
     ],
 )
 def test_origins_all_some_or_none(value: str, origins: tuple[str, ...]) -> None:
-    assert load_settings({"NOTIFY_CORS_ORIGINS": value}).cors_origins == origins
+    assert load_settings({"NOTIFY_ALLOWED_ORIGINS": value}).allowed_origins == origins
+
+
+PAGES, OTHERS = "https://app.example", "https://other.example"
+
+
+@pytest.mark.parametrize(
+    ("environ", "origin"),
+    [
+        ({"NOTIFY_CORS_ORIGINS": PAGES}, PAGES),
+        ({"NOTIFY_CORS_ORIGINS": PAGES, "NOTIFY_ALLOWED_ORIGINS": ""}, PAGES),
+        ({"NOTIFY_CORS_ORIGINS": "", "NOTIFY_ALLOWED_ORIGINS": PAGES}, PAGES),
+        ({"NOTIFY_CORS_ORIGINS": PAGES, "NOTIFY_ALLOWED_ORIGINS": PAGES}, PAGES),
+    ],
+)
+def test_a_former_name_is_read(environ: dict[str, str], origin: str) -> None:
+    assert load_settings(environ).allowed_origins == (origin,)
+    assert unknown_names(environ) == []
+
+
+def test_an_error_names_the_former_name_if_that_was_given() -> None:
+    with pytest.raises(SettingsError, match=r"^NOTIFY_CORS_ORIGINS: should be "):
+        load_settings({"NOTIFY_CORS_ORIGINS": "app.example"})
+
+
+def test_two_values_by_two_names_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"^NOTIFY_CORS_ORIGINS: should not differ from NOTIFY_ALLOWED"):
+        load_settings({"NOTIFY_CORS_ORIGINS": PAGES, "NOTIFY_ALLOWED_ORIGINS": OTHERS})
 
 
 @pytest.mark.parametrize("url", ["http://proxy", "http://user:pass@proxy:3128/", "http://[fd00::1]:3128"])

@@ -90,6 +90,8 @@ def scope_of(
         "write": write,
         "hear_pongs": lambda _: None,
         "hear_control_frames": lambda _: None,
+        "hear_messages": lambda *_: None,
+        "hold_messages": lambda _: None,
     }
     return {"extensions": {"websocket.control": control}}
 

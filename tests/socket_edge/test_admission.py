@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from services.socket_edge.admission import Admission
+from services.socket_edge.held import HeldSocket
 from services.socket_edge.registry import Registry
-from services.socket_edge.session_socket import SessionSocket
 from shared.model.api_keys import new_id
 from shared.runtime.http.responses import Problem
 from shared.runtime.settings import Settings
@@ -30,10 +30,10 @@ class Door:
     def __init__(self, **settings: Any) -> None:
         self.registry = Registry()
         self.admission = Admission(self.registry, Settings.model_validate(settings))
-        self.open: list[SessionSocket] = []
+        self.open: list[HeldSocket] = []
 
-    def enter(self, address: str, *, is_authenticated: bool = False) -> SessionSocket:
-        socket = cast(SessionSocket, Socket(address))
+    def enter(self, address: str, *, is_authenticated: bool = False) -> HeldSocket:
+        socket = cast(HeldSocket, Socket(address))
         for each in self.admission.make_room(address, for_stranger=not is_authenticated):
             self.leave(each)
         self.registry.add(socket)
@@ -42,7 +42,7 @@ class Door:
         self.open.append(socket)
         return socket
 
-    def leave(self, socket: SessionSocket) -> None:
+    def leave(self, socket: HeldSocket) -> None:
         self.open.remove(socket)
         self.registry.remove(socket)
         self.admission.forget(socket)
@@ -68,7 +68,7 @@ def test_the_bounds_hold_in_any_order(seed: int) -> None:
         max_unauthenticated_sockets=15,
         max_unauthenticated_sockets_per_address=3,
     )
-    authenticated: set[SessionSocket] = set()
+    authenticated: set[HeldSocket] = set()
     for _ in range(2000):
         address = by_chance.choice(ADDRESSES)
         match by_chance.choice(("stranger", "stranger", "customer", "authenticates", "leaves")):

@@ -127,8 +127,8 @@ async def test_operational_endpoints_have_no_cors(api: Api, path: str) -> None:
 
 
 async def test_allowed_origins_are_a_setting(api: Api, stack: Stack, key: ApiKey) -> None:
-    listed = stack.new_gateway("listed", CORS_ORIGINS=f"{PAGE}, http://localhost:3000")
-    closed = stack.new_gateway("closed", CORS_ORIGINS="none")
+    listed = stack.new_gateway("listed", ALLOWED_ORIGINS=f"{PAGE}, http://localhost:3000")
+    closed = stack.new_gateway("closed", ALLOWED_ORIGINS="none")
     try:
         for gateway in (listed, closed):
             gateway.start()

@@ -59,6 +59,9 @@
 {{- end }}
 {{- end }}
 {{- with .Values.settings }}
+{{- if and .ALLOWED_ORIGINS .CORS_ORIGINS }}
+{{- fail "settings.CORS_ORIGINS is the former name of settings.ALLOWED_ORIGINS: set only the latter" }}
+{{- end }}
 {{- $beat := .HEARTBEAT_S | default 5 | float64 }}
 {{- $ttl := .HEARTBEAT_TTL_S | default 15 | float64 }}
 {{- if le $ttl $beat }}

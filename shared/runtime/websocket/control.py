@@ -1,7 +1,10 @@
 """The extension of ASGI by which an application uses its WebSocket."""
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
+
+OnMessage: TypeAlias = Callable[[bytes, bool], bool]
+"""Gets a message, and whether it is a text. Returns whether it counts for the rate of the client's frames."""
 
 
 class Control(TypedDict):
@@ -12,7 +15,8 @@ class Control(TypedDict):
     raises OSError when the socket is closed. `hear_pongs` registers a function that receives the payload of
     the pong to a ping in flight, once; it stands for all pings before it. `hear_control_frames` registers one
     that receives the size in bytes of each ping, and of each pong that no ping of ours asked for; None ends
-    that.
+    that. `hear_messages` registers one that gets each message at once, in place of `receive`, and the most
+    bytes of one. It may be called again. `hold_messages` stops reading behind this message, or goes on.
     """
 
     unread_bytes: Callable[[], int]
@@ -20,3 +24,5 @@ class Control(TypedDict):
     write: Callable[[Sequence[bytes], bytes | None], None]
     hear_pongs: Callable[[Callable[[bytes], None]], None]
     hear_control_frames: Callable[[Callable[[int], None] | None], None]
+    hear_messages: Callable[[OnMessage, int], None]
+    hold_messages: Callable[[bool], None]

@@ -27,44 +27,35 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
-from websockets.protocol import SERVER, Protocol
 
 from shared.runtime.send_queue import unread_bytes
 from shared.runtime.websocket import upgrade
 from shared.runtime.websocket.control import Control
 from shared.runtime.websocket.frames import encoded, frame_bytes, pong_of_8_bytes
-from shared.runtime.websocket.turns import TurnProtocol
+from shared.runtime.websocket.messages import MessageProtocol
 from shared.runtime.websocket.upgrade import Headers, Rejection
 
 logger = logging.getLogger(__name__)
 
 # A client that pings without reading would fill our memory with pongs.
 _UNSENT_PONGS_LIMIT_BYTES = 64 * 1024
-_FRAGMENT_LIMIT = 256
 _PING_OR_PONG = (Opcode.PING, Opcode.PONG)
 _CLOSE_LIMIT_S = 5.0
 # The application may take so long to end, before the client's close frame is answered without it.
 _END_LIMIT_S = 1.0
 # By close code, for a close before the handshake is complete. Other codes get a 403, as ASGI has it.
 _REJECTIONS = {1001: upgrade.DRAINING, 1011: upgrade.UNAVAILABLE, 1012: upgrade.DRAINING}
-# The library logs each connection at INFO and below.
-_library_logger = logging.getLogger("uvicorn.error")
 
 
-class SocketProtocol(TurnProtocol):
+class SocketProtocol(MessageProtocol):
     """One WebSocket connection, from a valid upgrade request to its end."""
 
     __slots__ = (
-        "_close_sent",
         "_close_timer",
-        "_fragments",
         "_headers",
         "_inbox",
         "_is_closed_by_peer",
-        "_is_text",
         "_last_ping_s",
-        "_library",
-        "_max_size",
         "_on_control_frame",
         "_on_pong",
         "_partial_bytes",
@@ -83,11 +74,10 @@ class SocketProtocol(TurnProtocol):
         super().__init__(transport)
         self._server_state = server_state
         self._headers = headers
-        self._max_size = config.ws_max_size
-        self._library: Protocol | None = None
+        self._begin_messages(config.ws_max_size)
         self._inbox: list[Message] = [{"type": "websocket.connect"}]
         self._reader: asyncio.Future[None] | None = None
-        self._responded = self._close_sent = False
+        self._responded = False
         self._refusal: tuple[int, Headers, bytes] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         # Our pings in flight that the application waits for, oldest first.
@@ -101,8 +91,6 @@ class SocketProtocol(TurnProtocol):
         self._pongs_due = self._unsent_pongs_bytes = 0
         # What is not parsed yet, and what the library has of the next frame.
         self._partial_bytes = 0
-        self._fragments: list[bytes] | None = None
-        self._is_text = False
         server_state.connections.add(self)  # type: ignore[arg-type]  # typed for its own classes
 
     def serve(self, app: ASGIApp, scope: Scope) -> None:
@@ -113,6 +101,8 @@ class SocketProtocol(TurnProtocol):
             "write": self._write_frames,
             "hear_pongs": self._register_pong_handler,
             "hear_control_frames": self._register_control_handler,
+            "hear_messages": self._hear_messages,
+            "hold_messages": self._hold_messages,
         }
         scope["extensions"] = {"websocket.http.response": {}, "websocket.control": control}
         task = self._loop.create_task(cast(Coroutine[Any, Any, None], app(scope, self.receive, self.send)))
@@ -132,13 +122,6 @@ class SocketProtocol(TurnProtocol):
         elif self._close_timer is None:
             self._transport.close()
 
-    @property
-    def _conn(self) -> Protocol:
-        """The library, from the first frame on that is no plain pong: most idle sockets never need it."""
-        if self._library is None:
-            self._library = Protocol(SERVER, max_size=self._max_size, logger=_library_logger)
-        return self._library
-
     # From the peer
 
     def data_received(self, data: bytes) -> None:
@@ -154,6 +137,9 @@ class SocketProtocol(TurnProtocol):
 
     def _parse(self, data: bytes) -> int:
         """Parses a slice. Returns the number of frames that count for the rate."""
+        if (text := self._plain_text_in(data)) is not None:
+            self._partial_bytes -= len(data)
+            return self._receive_text(text)
         conn, frames = self._conn, 0
         conn.receive_data(data)
         for event in conn.events_received():
@@ -215,28 +201,6 @@ class SocketProtocol(TurnProtocol):
         self._end_share()
         self._hang_up()
 
-    def _receive_data(self, data: bytes, *, whole: bool) -> None:
-        assert self._fragments is not None
-        if len(self._fragments) >= _FRAGMENT_LIMIT:
-            self._conn.fail(1009, "too many fragments")
-            self._fail_protocol()
-            return
-        self._fragments.append(data)
-        if not whole:
-            return
-        message, self._fragments = b"".join(self._fragments), None
-        if self._close_sent:
-            # The application has closed; only the peer's close frame matters now.
-            return
-        try:
-            content = {"text": message.decode()} if self._is_text else {"bytes": message}
-        except UnicodeDecodeError:
-            self._conn.fail(1007)
-            self._fail_protocol()
-            return
-        self._put({"type": "websocket.receive", **content})
-        self._message_waits = True
-
     def eof_received(self) -> bool:
         # A client that has sent its close frame and its last byte still reads the answer.
         if not self._is_closed_by_peer:
@@ -246,7 +210,7 @@ class SocketProtocol(TurnProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._put({"type": "websocket.disconnect", "code": 1005 if self._responded else 1006})
         self._server_state.connections.discard(self)
-        self._on_pong = self._on_control_frame = None
+        self._on_pong = self._on_control_frame = self._on_message = None
         self._pings = ()
         self._is_closed_by_peer = False
         self._responded = self._lost = True
@@ -371,7 +335,9 @@ class SocketProtocol(TurnProtocol):
     def _end_share(self) -> None:
         """Writes what the library responds: pongs and close frames."""
         # Pongs to a client that has closed wait with the answer to its close frame.
-        data = b"" if self._is_closed_by_peer else b"".join(self._conn.data_to_send())
+        if self._library is None:
+            return
+        data = b"" if self._is_closed_by_peer else b"".join(self._library.data_to_send())
         if not data or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size() == 0:

@@ -10,6 +10,7 @@ from abc import abstractmethod
 _FRAMES_PER_TURN = 32
 _BYTES_PER_TURN = 16 * 1024
 _SLICE_BYTES = 128
+_SLICES_PER_TURN = _BYTES_PER_TURN // _SLICE_BYTES
 # The rate of a client's frames, without its pongs to our pings.
 _FRAMES_PER_S = 100
 _BURST_FRAMES = 1000
@@ -49,6 +50,10 @@ class TurnProtocol(asyncio.Protocol):
     def _parse(self, data: bytes) -> int:
         """Parses a slice. Returns the number of frames that count for the rate."""
 
+    def _next_slice(self, data: bytes, at: int) -> bytes:
+        """What is parsed next. b"": the rest has been taken, and comes again when more has arrived."""
+        return data[at : at + _SLICE_BYTES]
+
     @abstractmethod
     def _end_share(self) -> None:
         """Writes what the share is responded with."""
@@ -60,13 +65,18 @@ class TurnProtocol(asyncio.Protocol):
 
     def _parse_share(self) -> None:
         """Parses what one turn of the event loop may spend on this connection, and plans the next turn."""
-        data, end, frames = self._unparsed, 0, 0
+        data, end, slices, frames = self._unparsed, 0, 0, 0
         limit = min(len(data), _BYTES_PER_TURN)
-        while end < limit and frames < _FRAMES_PER_TURN and not self._message_waits:
-            if self._transport.is_closing():
+        while end < limit and frames < _FRAMES_PER_TURN and slices < _SLICES_PER_TURN:
+            if self._message_waits or self._transport.is_closing():
                 break
-            frames += self._parse(data[end : end + _SLICE_BYTES])
-            end += _SLICE_BYTES
+            piece = self._next_slice(data, end)
+            if not piece:
+                end = len(data)
+                break
+            frames += self._parse(piece)
+            end += len(piece)
+            slices += 1
         self._unparsed = data[end:]
         self._end_share()
         if self._transport.is_closing():

@@ -1,4 +1,4 @@
-"""Idempotent requests: a repetition under the same Idempotency-Key gets the first response and runs nothing.
+"""Idempotent requests: a repetition under the same idempotency key gets the first response and runs nothing.
 
 A mark in Redis says which runner owns the request. Only a success is kept; an error frees the key, unless a
 write of the work may still come. The work names a deadline, before the end of the mark: what comes later,
@@ -11,12 +11,16 @@ import secrets
 from collections.abc import Awaitable, Callable
 
 from shared import telemetry
-from shared.model.errors import DeadlinePassed, QuotaExceeded, StoreUnavailable
+from shared.model.errors import (
+    DeadlinePassed,
+    KeyIsRunning,
+    KeyOfAnother,
+    QuotaExceeded,
+    StoreUnavailable,
+)
 from shared.model.idempotency import Deadline, Repeatable
 from shared.model.quotas import Quota
-from shared.runtime.http.responses import Problem
 from shared.store.idempotency import RUNNING_S, BeginResult, EndResult, Idempotency, RequestState
-from shared.wire.idempotency import HEADER
 
 # The deadline survives several late or lost renewals.
 _RENEWAL_S = RUNNING_S / 4
@@ -38,8 +42,8 @@ class IdempotentRequests:
         """The result of `work`, or the kept result of another run; and whether it is that of another.
 
         `work` writes nothing after the deadline, which moves while it runs. It raises DeadlinePassed when
-        that has cut it short. Raises what `work` raises; Problem(409) while the request runs elsewhere;
-        Problem(422) when the key belongs to another request; QuotaExceeded when the API key has used too
+        that has cut it short. Raises what `work` raises; KeyIsRunning while the request runs elsewhere;
+        KeyOfAnother when the key belongs to another request; QuotaExceeded when the API key has used too
         many; StoreUnavailable, before `work` has begun.
         """
         runner = secrets.token_hex(8)
@@ -115,9 +119,5 @@ def _refusal(beginning: BeginResult) -> Exception:
     if beginning.state is RequestState.FULL:
         return QuotaExceeded(Quota.IDEMPOTENCY_KEYS, retry_after_s=beginning.retry_after_s)
     if beginning.state is RequestState.RUNNING:
-        fields = [(HEADER, "belongs to a request that is still running")]
-        message = "the request with this Idempotency-Key is still running; retry to get its response"
-        return Problem(409, message, fields=fields, headers={"retry-after": "1"})
-    fields = [(HEADER, "was used with another body or Content-Type")]
-    message = "this Idempotency-Key belongs to another request; use a new one"
-    return Problem(422, message, fields=fields, kind="idempotency_mismatch")
+        return KeyIsRunning()
+    return KeyOfAnother()

@@ -1,10 +1,12 @@
-"""The error response of each error."""
+"""The error response of each error, whichever service found it."""
 
 from starlette.exceptions import HTTPException
 
 from shared.model.errors import (
     DeadlinePassed,
     Invalid,
+    KeyIsRunning,
+    KeyOfAnother,
     KeyRevoked,
     KindConflict,
     MissingScope,
@@ -14,14 +16,16 @@ from shared.model.errors import (
     StoreUnavailable,
     TokenRefused,
     TooLarge,
+    TopicsOnly,
     Unauthenticated,
 )
 from shared.runtime.http import responses
 from shared.runtime.http.responses import Problem
+from shared.wire.idempotency import HEADER
 
 EXPECTED = (
     *(HTTPException, Invalid, KindConflict, KeyRevoked, MissingScope, QuotaExceeded, StoreUnavailable),
-    *(DeadlinePassed, NoSuchAccount, NotGranted, Unauthenticated),
+    *(DeadlinePassed, KeyIsRunning, KeyOfAnother, NoSuchAccount, NotGranted, TopicsOnly, Unauthenticated),
 )
 
 
@@ -36,6 +40,14 @@ def problem_of(error: Exception) -> HTTPException:
             return Problem(400, error.message, fields=error.fields, kind="validation_error")
         case KindConflict():
             return Problem(400, str(error))
+        case KeyIsRunning():
+            fields = [(HEADER, "belongs to a request that is still running")]
+            message = "the request with this Idempotency-Key is still running; retry to get its response"
+            return Problem(409, message, fields=fields, headers={"retry-after": "1"})
+        case KeyOfAnother():
+            fields = [(HEADER, "was used with another body or Content-Type")]
+            message = "this Idempotency-Key belongs to another request; use a new one"
+            return Problem(422, message, fields=fields, kind="idempotency_mismatch")
         case KeyRevoked():
             return Problem(401, str(error))
         case NoSuchAccount():
@@ -46,6 +58,8 @@ def problem_of(error: Exception) -> HTTPException:
             return Problem(401, str(error), fields=fields, headers=headers)
         case NotGranted():
             return Problem(403, str(error), fields=[(error.claim, "must name it")])
+        case TopicsOnly():
+            return Problem(403, str(error), fields=[(error.field, error.rule)])
         case Unauthenticated():
             message = "the secret in Authorization is missing or not valid"
             fields = [("Authorization", "must be Bearer and the secret of an API key, or the admin token")]

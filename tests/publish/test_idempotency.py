@@ -7,11 +7,10 @@ from typing import Any
 import fakeredis
 import pytest
 
-from services.gateway import idempotency
-from services.gateway.idempotency import IdempotentRequests
-from shared.model.errors import DeadlinePassed, QuotaExceeded, StoreUnavailable
+from shared.model.errors import DeadlinePassed, KeyIsRunning, QuotaExceeded, StoreUnavailable
 from shared.model.idempotency import Deadline, Repeatable
-from shared.runtime.http.responses import Problem
+from shared.publish import idempotency
+from shared.publish.idempotency import IdempotentRequests
 from shared.store import keyspace
 from shared.store.commands import commands_to
 from shared.store.idempotency import CLOCKS_APART_S, PASSED_MS, RUNNING_S, Idempotency
@@ -161,9 +160,8 @@ async def test_work_is_done_once(requests: IdempotentRequests) -> None:
 
     running = asyncio.create_task(requests.run(REQUEST, work))
     await wait_until(lambda: times)
-    with pytest.raises(Problem) as raised:
+    with pytest.raises(KeyIsRunning):
         await requests.run(REQUEST, work)
-    assert raised.value.status_code == 409
     go.set()
 
     assert await running == (b"[1]", False)

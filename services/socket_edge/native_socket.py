@@ -1,0 +1,300 @@
+"""A client's native WebSocket: its requests, who it is, and its end (docs/protocols/native.md).
+
+Requests are read as they come, bounded in number and in bytes; beyond that reading stops. A socket that is
+idle has no task but the one that reads.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.types import Scope, Send
+
+from services.socket_edge.admission import Budget
+from services.socket_edge.credential_watcher import Credential
+from services.socket_edge.held import HeldSocket
+from services.socket_edge.native_parts import Handler, Part, Said
+from services.socket_edge.native_refusals import told_of
+from services.socket_edge.token_watcher import TokenCredential
+from shared import telemetry
+from shared.model.api_keys import ApiKey, new_id
+from shared.model.channels import CloseReason
+from shared.model.errors import Unauthenticated
+from shared.model.grants import Grant
+from shared.runtime.http.client_address import block_of
+from shared.wire.native import replies
+from shared.wire.native.frames import MOST_EVENTS, Refused, Request, parse_frame
+from shared.wire.native.members import Malformed
+
+if TYPE_CHECKING:
+    from services.socket_edge.edge import Edge
+
+logger = logging.getLogger(__name__)
+
+NATIVE = "native"
+AUTHENTICATE_S = 10.0
+MOST_TOPICS = 100
+MOST_CHANNELS = 100
+MOST_UNANSWERED = 16
+"""Requests that were read and have no answer. The next one is read when one has."""
+MOST_UNANSWERED_BYTES = 1024 * 1024
+FRAME_BYTES = 64 * 1024
+# Of a close frame, without the code.
+_MOST_TEXT_BYTES = 123
+_WITHOUT_CALLER = ("auth", "ping")
+_FRAMES = telemetry.frames.series({"dialect": NATIVE})
+
+P = TypeVar("P", bound=Part)
+
+
+class NotAuthenticated(Unauthenticated):
+    """A request came before `auth`."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "the socket is not authenticated: send auth first")
+
+
+class NativeSocket(HeldSocket):
+    """One socket. `caller` is what its token allows, or its API key; None before `auth`."""
+
+    kind = NATIVE
+    closed_log = "native.closed"
+    _dialect = "native"
+
+    def __init__(
+        self, edge: "Edge", handlers: Mapping[str, Handler], *, address: str, scope: Scope, send: Send
+    ) -> None:
+        super().__init__(edge, new_id(), scope=scope, send=send)
+        self.address = self.source = block_of(address)
+        self.caller: ApiKey | Grant | None = None
+        self.is_draining = False
+        self._handlers = handlers
+        self._parts: dict[type[Part], Part] = {}
+        self._sent = self._requests = 0
+        # What waits for the requests before it. No deque: an empty one takes 760 bytes of each idle socket.
+        self._waiting: list[Request | Refused] = []
+        self._working: asyncio.Task[None] | None = None
+        self._unanswered = self._unanswered_bytes = 0
+        self._room: asyncio.Future[None] | None = None
+        self._close_text = ""
+        self._closing: asyncio.Task[None] | None = None
+        # Of a stranger; None from `become` on.
+        self._budget: Budget | None = Budget(edge.settings)
+        self._authenticate_by_s = edge.event_loop.time() + AUTHENTICATE_S
+        self._hear_control_frames = scope["extensions"]["websocket.control"]["hear_control_frames"]
+        self._hear_control_frames(self._on_control_frame)
+
+    @property
+    def edge(self) -> "Edge":
+        return self._edge
+
+    # Who it is
+
+    def become(self, caller: ApiKey | Grant, credential: Credential | TokenCredential) -> None:
+        """The client has authenticated, or has another token. The socket ends with it."""
+        is_first, self.caller = self.caller is None, caller
+        self._edge.authenticated(self, credential)
+        if is_first:
+            self._budget = None
+            self._hear_control_frames(None)
+            self._edge.admission.forget(self)
+        else:
+            for part in list(self._parts.values()):
+                part.on_refreshed()
+
+    def part(self, kind: type[P]) -> P:
+        """The part of this kind; it is made with the first use."""
+        part = self._parts.get(kind)
+        if part is None:
+            part = self._parts[kind] = kind(self)
+        assert isinstance(part, kind)
+        return part
+
+    def _on_control_frame(self, size_bytes: int) -> None:
+        """A stranger's ping or pong counts like a message. The pongs to our pings are not heard here."""
+        if self._budget is not None and not self._budget.take(size_bytes):
+            self._hear_control_frames(None)
+            self.close_after_answer(CloseReason.OVER_BUDGET)
+
+    # Requests
+
+    def on_accepted(self) -> None:
+        # A ping that was due during the handshake could not be written.
+        self._clear_pings()
+        limits = {
+            "frame_bytes": FRAME_BYTES,
+            "topics": MOST_TOPICS,
+            "channels": MOST_CHANNELS,
+            "unanswered_publishes": MOST_UNANSWERED,
+            "events": MOST_EVENTS,
+        }
+        if self.caller is None:
+            limits["authenticate_within_s"] = int(AUTHENTICATE_S)
+        self.write(replies.hello(self.id, limits, self.said_of_caller()))
+
+    def said_of_caller(self) -> dict[str, Any]:
+        """Whom it is for, and when it ends."""
+        if self.caller is None:
+            return {}
+        subject = self.caller.subject if isinstance(self.caller, Grant) else ""
+        return replies.until(subject, self.expires_at_ms)
+
+    async def on_message(self, content: str | bytes) -> None:
+        if self.close_reason is not None:
+            # What was read together with the frame that closed the socket.
+            return
+        text = content.encode() if isinstance(content, str) else content
+        if self._budget is not None and not self._budget.take(len(text)):
+            await self.close_at_once(CloseReason.OVER_BUDGET)
+            return
+        try:
+            if isinstance(content, bytes):
+                raise Malformed("the frame is binary; requests are text")
+            request: Request | Refused = parse_frame(text)
+        except Malformed as error:
+            await self._close_with(CloseReason.MALFORMED, str(error))
+            return
+        except Refused as error:
+            request = error
+        self._take(request)
+        while not self._has_room and self.close_reason is None:
+            self._room = self._edge.event_loop.create_future()
+            await self._room
+
+    @property
+    def _has_room(self) -> bool:
+        return self._unanswered < MOST_UNANSWERED and self._unanswered_bytes < MOST_UNANSWERED_BYTES
+
+    def _take(self, request: Request | Refused) -> None:
+        self._requests += 1
+        self._unanswered += 1
+        self._unanswered_bytes += request.size_bytes
+        if self._working is None:
+            self._begin(request)
+        else:
+            self._waiting.append(request)
+
+    def _begin(self, request: Request | Refused) -> None:
+        try:
+            if isinstance(request, Refused):
+                raise request
+            if self.caller is None and request.operation not in _WITHOUT_CALLER:
+                raise NotAuthenticated
+            handled = self._handlers[request.operation](self, request)
+        except Exception as error:
+            self.refuse(request, error)
+            return
+        if isinstance(handled, tuple):
+            self.answer(request, handled)
+        elif handled is not None:
+            self._working = self._edge.event_loop.create_task(self._work(request, handled))
+
+    async def _work(self, request: Request | Refused, handled: Coroutine[Any, Any, Said]) -> None:
+        try:
+            self.answer(request, await handled)
+        except Exception as error:
+            self.refuse(request, error)
+        finally:
+            self._working = None
+        self._begin_next()
+
+    def _begin_next(self) -> None:
+        """Begins what has waited, up to the next one that takes its time."""
+        while self._waiting and self._working is None and self.close_reason is None:
+            self._begin(self._waiting.pop(0))
+
+    def answer(self, request: Request | Refused, said: Said | bytes) -> None:
+        """Answers a request that was begun: with a name and a value, or with the text of the frame."""
+        if request.ref is not None:
+            self.write(said if isinstance(said, bytes) else replies.answer(request.ref, *said))
+        self._on_answered(request, "done")
+
+    def refuse(self, request: Request | Refused, error: Exception) -> None:
+        """Tells the client that a request was not carried out, and why."""
+        told = told_of(error)
+        if told.code is replies.ErrorCode.INTERNAL:
+            facts = {"session": self.id, "operation": request.operation}
+            logger.error("native.request-failed", extra={"facts": facts}, exc_info=error)
+        self.write(replies.error(request.ref, told.code, told.message, retry_after_s=told.retry_after_s))
+        self._on_answered(request, told.code)
+
+    def _on_answered(self, request: Request | Refused, outcome: str) -> None:
+        self._unanswered -= 1
+        self._unanswered_bytes -= request.size_bytes
+        telemetry.native_requests.add(1, {"operation": request.operation, "outcome": outcome})
+        if self._room is not None and self._has_room and not self._room.done():
+            self._room.set_result(None)
+
+    def write(self, *texts: bytes) -> bool:
+        """Writes frames; False when the client has gone, or the socket closes."""
+        if self.close_reason is not None:
+            return False
+        try:
+            self._write(texts, None)
+        except OSError:
+            return False
+        self._sent += len(texts)
+        _FRAMES.total += len(texts)
+        return True
+
+    # Its end
+
+    def wake(self) -> None:
+        """Nothing waits for it in Redis."""
+
+    @property
+    def next_check_s(self) -> float:
+        due_s = super().next_check_s
+        return due_s if self._budget is None else min(due_s, self._authenticate_by_s)
+
+    async def check(self, now_s: float) -> None:
+        await super().check(now_s)
+        if self._budget is not None and now_s >= self._authenticate_by_s:
+            await self.close_at_once(CloseReason.NOT_AUTHENTICATED)
+
+    async def close(self, reason: CloseReason) -> None:
+        await super().close(reason)
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def close_after_answer(self, reason: CloseReason) -> None:
+        """Closes at once, but first sends what this turn of the event loop still writes."""
+        self._closing = asyncio.create_task(self.close_at_once(reason))
+
+    async def _close_with(self, reason: CloseReason, text: str) -> None:
+        self._close_text = text
+        await self.close(reason)
+
+    def _text_of(self, text: str) -> str:
+        return (self._close_text or text).encode()[:_MOST_TEXT_BYTES].decode(errors="ignore")
+
+    async def drain(self, *, within_s: float) -> None:
+        """Closes when what was read is answered and what was sent is acknowledged, or the time is over."""
+        self.is_draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await asyncio.gather(*(part.drain() for part in self._parts.values()))
+        await self.close(CloseReason.STOPPING)
+
+    async def finish(self) -> None:
+        for task in (self._working, self._closing):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+        parts, self._parts = self._parts, {}
+        await asyncio.gather(*(part.end() for part in parts.values()))
+
+    def on_removed(self) -> None:
+        self._edge.admission.forget(self)
+        self._waiting.clear()
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        return {
+            "session": self.id,
+            "account": self.account_id,
+            "reason": self.close_reason or CloseReason.CLIENT_GONE,
+            "requests": self._requests,
+            "sent": self._sent,
+        }
