@@ -1,8 +1,8 @@
 """Which channels a native socket may open (docs/protocols/native.md, docs/protocols/channels.md).
 
-A token names channels of its account, by name or id. An API key with the scope `channels` or `admin` has those
-of its account, one with `receive` its own. The channel of an API key is opened by that key only. What is
-forbidden is checked first: a caller cannot learn which channels there are.
+A token names channels of its account, by name or id. An API key with the scope `channels` or `admin` has
+those of its account, one with `receive` its own. The channel of an API key is opened by that key only. What
+is forbidden is checked first: a caller cannot learn which channels there are.
 """
 
 from typing import TYPE_CHECKING

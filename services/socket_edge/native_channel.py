@@ -76,7 +76,12 @@ class NativeChannel(LeaseHolder):
         self.shown_id = shown_id(record.id)
         self.lease = claim.claimed.lease
         self.loop = DeliveryLoop(
-            edge.stores.queues, self.lease, self, acks=edge.acks, places=edge.reading_places, share=_READ_SHARE
+            edge.stores.queues,
+            self.lease,
+            self,
+            acks=edge.acks,
+            places=edge.reading_places,
+            share=_READ_SHARE,
         )
         self.sent = self.acked = 0
         self._socket = socket
@@ -92,14 +97,14 @@ class NativeChannel(LeaseHolder):
         # What was in flight when the time-out came, until it is sent again: it lies behind what is in flight,
         # and an ack of it counts.
         self._overdue: dict[str, tuple[int, float]] = {}
-        # The first entry that the client has given back, until it is sent again; and whether that has to wait.
+        # The first entry that the client has given back, until it is sent again; and whether that must wait.
         self._given_back = ""
         self._is_held = False
         self._resumes_s = 0.0
         # What is sent up to this entry was sent before.
         self._again_until = ""
         self._acked_until = BEGINNING
-        # When the client last acknowledged or gave back something, or was sent the first of what is in flight.
+        # When the client last acknowledged or gave back something, or got the first of what is in flight.
         self._progress_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._progress: asyncio.Event | None = None

@@ -5,13 +5,14 @@ import contextlib
 import logging
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from services.socket_edge.channel_rights import channel_for, is_granted
 from services.socket_edge.claims import Claim, claim_channel, hold_claimed
 from services.socket_edge.native_channel import NativeChannel
 from services.socket_edge.native_parts import Handled, Handler, Part, Said
 from services.socket_edge.native_refusals import Refusal
+from services.socket_edge.native_socket import MOST_CHANNELS, NativeSocket
 from shared.model.account_channels import ChannelRecord, id_shown
 from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind
@@ -22,12 +23,8 @@ from shared.wire.native import replies
 from shared.wire.native.frames import Ack, Close, Nack, Open, Request
 from shared.wire.native.replies import ErrorCode
 
-if TYPE_CHECKING:
-    from services.socket_edge.native_socket import NativeSocket
-
 logger = logging.getLogger(__name__)
 
-MOST_CHANNELS = 100
 _ACK_TIMEOUT_S = 30.0
 _IN_FLIGHT = 256
 # How often a socket is looked at whose client has much to read.
@@ -38,7 +35,7 @@ _PAUSED_S = 5.0
 class NativeChannels(Part):
     """The channels that one socket has open, by their ids."""
 
-    def __init__(self, socket: "NativeSocket") -> None:
+    def __init__(self, socket: NativeSocket) -> None:
         super().__init__(socket)
         self._edge = socket.edge
         self._open: dict[str, NativeChannel] = {}
@@ -140,9 +137,7 @@ class NativeChannels(Part):
         assert reason is not None
         del self._open[channel.id]
         self.socket.write(
-            replies.closed(
-                channel.shown_id, reason.replace("-", "_"), reconnect=CLOSE_ROWS[reason].reconnect
-            )
+            replies.closed(channel.shown_id, reason.replace("-", "_"), reconnect=CLOSE_ROWS[reason].reconnect)
         )
         self._start(self._leave(channel))
 
@@ -215,22 +210,22 @@ def _unknown_entry(entry: str) -> Refusal:
     )
 
 
-def _open(socket: "NativeSocket", request: Request) -> Handled:
+def _open(socket: NativeSocket, request: Request) -> Handled:
     assert isinstance(request.body, Open)
     return socket.part(NativeChannels).open(request.body)
 
 
-def _ack(socket: "NativeSocket", request: Request) -> Handled:
+def _ack(socket: NativeSocket, request: Request) -> Handled:
     assert isinstance(request.body, Ack)
     return socket.part(NativeChannels).ack(request.body)
 
 
-def _nack(socket: "NativeSocket", request: Request) -> Handled:
+def _nack(socket: NativeSocket, request: Request) -> Handled:
     assert isinstance(request.body, Nack)
     return socket.part(NativeChannels).nack(request.body)
 
 
-def _close(socket: "NativeSocket", request: Request) -> Handled:
+def _close(socket: NativeSocket, request: Request) -> Handled:
     assert isinstance(request.body, Close)
     return socket.part(NativeChannels).close(request.body.channel)
 

@@ -8,6 +8,7 @@ from starlette.types import Message, Scope, Send
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
 from services.socket_edge.native_callers import NativeCaller, caller_of_handshake
+from services.socket_edge.native_channels import CHANNEL_HANDLERS
 from services.socket_edge.native_parts import Handler
 from services.socket_edge.native_session import auth, ping, refresh
 from services.socket_edge.native_socket import NativeSocket
@@ -22,6 +23,7 @@ HANDLERS: Mapping[str, Handler] = {
     "auth": auth,
     "refresh": refresh,
     "ping": ping,
+    **CHANNEL_HANDLERS,
 }
 
 

@@ -239,6 +239,10 @@ class NativeSocket(HeldSocket):
         _FRAMES.total += len(texts)
         return True
 
+    def unread_bytes(self) -> int:
+        """How many of the written bytes the client has not read; a system call."""
+        return self._unread_bytes()
+
     # Its end
 
     def wake(self) -> None:

@@ -141,8 +141,8 @@ class DeliveryLoop:
         self._adopt(serialization)
 
     def go_on_behind(self, entry: str) -> None:
-        """Reads on behind this entry: what was sent behind it is sent again; or, when the receiver acknowledges
-        what is to be sent again, what lies before it is not.
+        """Reads on behind this entry: what was sent behind it is sent again. Or nothing up to it is, if the
+        receiver has acknowledged it meanwhile.
 
         A read that runs brings nothing. The transport wakes the loop when it takes something.
         """

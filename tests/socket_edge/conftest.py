@@ -55,6 +55,7 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
             redis=stores.redis,
             api_keys=stores.api_keys,
             channels=stores.channels,
+            account_channels=stores.account_channels,
             leases=stores.leases,
             queues=stores.queues,
             wakeups=stores.wakeups,
