@@ -15,6 +15,7 @@ from services.socket_edge.native_socket import NativeSocket
 from services.socket_edge.session_socket import address_of, hold
 from shared.model.errors import TokenRefused, Unauthenticated
 from shared.runtime.http.client_address import block_of
+from shared.runtime.http.origins import may_connect
 from shared.runtime.http.responses import Problem
 from shared.wire.native.frames import SUBPROTOCOL
 
@@ -32,7 +33,9 @@ async def open_native_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Nati
     if SUBPROTOCOL not in scope["subprotocols"]:
         raise Problem(400, f"the subprotocol {SUBPROTOCOL} must be offered in Sec-WebSocket-Protocol")
     headers = Headers(scope=scope)
-    _check_origin(edge, headers)
+    if not may_connect(scope["headers"], edge.settings.allowed_origins):
+        message = "pages of this origin may not connect: NOTIFY_ALLOWED_ORIGINS does not name it"
+        raise Problem(403, message, fields=[_ORIGIN])
     address, caller = address_of(edge, scope), None
     if (authorization := headers.get("authorization")) is None:
         edge.limits.take_handshake(block_of(address))
@@ -61,17 +64,5 @@ async def _caller(edge: Edge, scope: Scope, authorization: str) -> NativeCaller:
         raise Problem(401, str(error), fields=[_AUTHORIZATION], headers=headers) from None
 
 
-def _check_origin(edge: Edge, headers: Headers) -> None:
-    """Raises Problem (403) for a page of an origin that is neither allowed nor the host itself."""
-    origin, allowed = headers.get("origin"), edge.settings.cors_origins
-    if origin is None or "*" in allowed or origin in allowed:
-        return
-    if origin.partition("://")[2] == headers.get("host"):
-        return
-    raise Problem(
-        403, "pages of this origin may not connect: NOTIFY_CORS_ORIGINS does not name it", fields=[_ORIGIN]
-    )
-
-
 _AUTHORIZATION = ("Authorization", "must be Bearer and a token, or the secret of an API key")
-_ORIGIN = ("Origin", "must be one of NOTIFY_CORS_ORIGINS, or the host itself")
+_ORIGIN = ("Origin", "must be one of NOTIFY_ALLOWED_ORIGINS, or the host itself")

@@ -2,25 +2,12 @@
 
 from typing import NamedTuple
 
-from shared.model.errors import (
-    DeadlinePassed,
-    GatewayError,
-    HeldByAnother,
-    Invalid,
-    KeyRevoked,
-    KindConflict,
-    MissingScope,
-    NoSuchAccount,
-    NoSuchChannel,
-    NotGranted,
-    QuotaExceeded,
-    StoreUnavailable,
-    Unauthenticated,
-)
-from shared.runtime.http.responses import Problem
+from starlette.exceptions import HTTPException
+
+from services.problems import problem_of
+from shared.model.errors import GatewayError, HeldByAnother, KindConflict, NoSuchChannel, Unauthenticated
 from shared.wire.native.replies import ErrorCode
 
-_RETRY_S = 1.0
 _OF_STATUS = {
     400: ErrorCode.INVALID,
     401: ErrorCode.UNAUTHENTICATED,
@@ -56,29 +43,18 @@ def told_of(error: Exception) -> Told:
     match error:
         case Refusal():
             return Told(error.code, str(error), error.retry_after_s)
-        case Problem():
-            return _of_problem(error)
-        case Invalid():
-            return Told(ErrorCode.INVALID, error.message)
-        case Unauthenticated() | KeyRevoked():
-            return Told(ErrorCode.UNAUTHENTICATED, str(error))
-        case NotGranted() | MissingScope():
-            return Told(ErrorCode.FORBIDDEN, str(error))
-        case NoSuchAccount() | NoSuchChannel():
-            return Told(ErrorCode.NOT_FOUND, str(error))
         case KindConflict() | HeldByAnother():
             return Told(ErrorCode.CONFLICT, str(error))
-        case QuotaExceeded():
-            return Told(ErrorCode.TOO_MANY, str(error), error.retry_after_s)
-        case StoreUnavailable():
-            return Told(ErrorCode.UNAVAILABLE, "the store cannot take this now; retry", _RETRY_S)
-        case DeadlinePassed():
-            message = "it took too long and may be done in part; repeat it with its idempotency_key"
-            return Told(ErrorCode.UNAVAILABLE, message, _RETRY_S)
-    return Told(ErrorCode.INTERNAL, "internal error; it was logged with this session's id")
+        case NoSuchChannel():
+            return Told(ErrorCode.NOT_FOUND, str(error))
+        case Unauthenticated():
+            return Told(ErrorCode.UNAUTHENTICATED, str(error))
+    return _of_problem(problem_of(error))
 
 
-def _of_problem(problem: Problem) -> Told:
-    code = _OF_STATUS.get(problem.status_code, ErrorCode.INTERNAL)
+def _of_problem(problem: HTTPException) -> Told:
+    code = _OF_STATUS.get(problem.status_code)
+    if code is None:
+        return Told(ErrorCode.INTERNAL, "internal error; it was logged with the id of this session")
     after = (problem.headers or {}).get("retry-after")
     return Told(code, problem.detail, None if after is None else float(after))

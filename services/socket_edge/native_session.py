@@ -26,11 +26,11 @@ async def auth(socket: NativeSocket, request: Request) -> Said:
         caller = await caller_of_token(socket.edge, request.body.token, socket.source)
         await _count(socket, caller)
     except Problem:
-        socket.close_after_answer(CloseReason.TOO_MANY_FAILURES)
+        socket.close_soon(CloseReason.TOO_MANY_FAILURES)
         raise
     except QuotaExceeded as error:
         if error.quota is Quota.SOCKETS:
-            socket.close_after_answer(CloseReason.OVER_QUOTA)
+            socket.close_soon(CloseReason.OVER_QUOTA)
         raise
     socket.become(caller.right, caller.credential)
     socket.edge.limits.give_back_handshake(socket.source)

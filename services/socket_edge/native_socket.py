@@ -24,6 +24,7 @@ from shared.model.channels import CloseReason
 from shared.model.errors import Unauthenticated
 from shared.model.grants import Grant
 from shared.runtime.http.client_address import block_of
+from shared.runtime.websocket.control import Control
 from shared.wire.native import replies
 from shared.wire.native.frames import MOST_EVENTS, Refused, Request, parse_frame
 from shared.wire.native.members import Malformed
@@ -40,10 +41,13 @@ MOST_CHANNELS = 100
 MOST_UNANSWERED = 16
 """Requests that were read and have no answer. The next one is read when one has."""
 MOST_UNANSWERED_BYTES = 1024 * 1024
-FRAME_BYTES = 64 * 1024
+FRAME_BYTES = 1024 * 1024
+STRANGERS_FRAME_BYTES = 64 * 1024
 # Of a close frame, without the code.
 _MOST_TEXT_BYTES = 123
 _WITHOUT_CALLER = ("auth", "ping")
+# They have bounds of their own: those of the account's rates, and of what a channel has in flight.
+_UNLIMITED = ("publish", "ack", "nack")
 _FRAMES = telemetry.frames.series({"dialect": NATIVE})
 
 P = TypeVar("P", bound=Part)
@@ -77,13 +81,15 @@ class NativeSocket(HeldSocket):
         self._waiting: list[Request | Refused] = []
         self._working: asyncio.Task[None] | None = None
         self._unanswered = self._unanswered_bytes = 0
-        self._room: asyncio.Future[None] | None = None
+        self._is_open = self._is_holding = False
         self._close_text = ""
         self._closing: asyncio.Task[None] | None = None
         # Of a stranger; None from `become` on.
         self._budget: Budget | None = Budget(edge.settings)
         self._authenticate_by_s = edge.event_loop.time() + AUTHENTICATE_S
-        self._hear_control_frames = scope["extensions"]["websocket.control"]["hear_control_frames"]
+        control: Control = scope["extensions"]["websocket.control"]
+        self._hear_messages, self._hold_messages = control["hear_messages"], control["hold_messages"]
+        self._hear_control_frames = control["hear_control_frames"]
         self._hear_control_frames(self._on_control_frame)
 
     @property
@@ -100,6 +106,8 @@ class NativeSocket(HeldSocket):
             self._budget = None
             self._hear_control_frames(None)
             self._edge.admission.forget(self)
+            if self._is_open:
+                self._hear_messages(self._hear, FRAME_BYTES)
         else:
             for part in list(self._parts.values()):
                 part.on_refreshed()
@@ -116,11 +124,13 @@ class NativeSocket(HeldSocket):
         """A stranger's ping or pong counts like a message. The pongs to our pings are not heard here."""
         if self._budget is not None and not self._budget.take(size_bytes):
             self._hear_control_frames(None)
-            self.close_after_answer(CloseReason.OVER_BUDGET)
+            self.close_soon(CloseReason.OVER_BUDGET)
 
     # Requests
 
     def on_accepted(self) -> None:
+        self._is_open = True
+        self._hear_messages(self._hear, STRANGERS_FRAME_BYTES if self._budget is not None else FRAME_BYTES)
         # A ping that was due during the handshake could not be written.
         self._clear_pings()
         limits = {
@@ -142,26 +152,29 @@ class NativeSocket(HeldSocket):
         return replies.until(subject, self.expires_at_ms)
 
     async def on_message(self, content: str | bytes) -> None:
-        if self.close_reason is not None:
+        # Only what came before the response to its handshake.
+        is_text = isinstance(content, str)
+        self._hear(content.encode() if isinstance(content, str) else content, is_text)
+
+    def _hear(self, message: bytes, is_text: bool) -> bool:
+        """A frame; returns whether it counts for the rate at which the client may send any."""
+        if self.close_reason is not None or self._closing is not None:
             # What was read together with the frame that closed the socket.
-            return
-        text = content.encode() if isinstance(content, str) else content
-        if self._budget is not None and not self._budget.take(len(text)):
-            await self.close_at_once(CloseReason.OVER_BUDGET)
-            return
+            return True
+        if self._budget is not None and not self._budget.take(len(message)):
+            self.close_soon(CloseReason.OVER_BUDGET)
+            return True
         try:
-            if isinstance(content, bytes):
+            if not is_text:
                 raise Malformed("the frame is binary; requests are text")
-            request: Request | Refused = parse_frame(text)
+            request: Request | Refused = parse_frame(message)
         except Malformed as error:
-            await self._close_with(CloseReason.MALFORMED, str(error))
-            return
+            self.close_soon(CloseReason.MALFORMED, str(error))
+            return True
         except Refused as error:
             request = error
         self._take(request)
-        while not self._has_room and self.close_reason is None:
-            self._room = self._edge.event_loop.create_future()
-            await self._room
+        return request.operation not in _UNLIMITED
 
     @property
     def _has_room(self) -> bool:
@@ -175,6 +188,9 @@ class NativeSocket(HeldSocket):
             self._begin(request)
         else:
             self._waiting.append(request)
+        if not self._has_room and not self._is_holding:
+            self._is_holding = True
+            self._hold_messages(True)
 
     def _begin(self, request: Request | Refused) -> None:
         try:
@@ -224,8 +240,9 @@ class NativeSocket(HeldSocket):
         self._unanswered -= 1
         self._unanswered_bytes -= request.size_bytes
         telemetry.native_requests.add(1, {"operation": request.operation, "outcome": outcome})
-        if self._room is not None and self._has_room and not self._room.done():
-            self._room.set_result(None)
+        if self._is_holding and self._has_room:
+            self._is_holding = False
+            self._hold_messages(False)
 
     def write(self, *texts: bytes) -> bool:
         """Writes frames; False when the client has gone, or the socket closes."""
@@ -258,18 +275,15 @@ class NativeSocket(HeldSocket):
         if self._budget is not None and now_s >= self._authenticate_by_s:
             await self.close_at_once(CloseReason.NOT_AUTHENTICATED)
 
-    async def close(self, reason: CloseReason) -> None:
-        await super().close(reason)
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+    def close_soon(self, reason: CloseReason, text: str = "") -> None:
+        """Closes when this turn of the event loop has written what it has, and takes no more requests.
 
-    def close_after_answer(self, reason: CloseReason) -> None:
-        """Closes at once, but first sends what this turn of the event loop still writes."""
-        self._closing = asyncio.create_task(self.close_at_once(reason))
-
-    async def _close_with(self, reason: CloseReason, text: str) -> None:
-        self._close_text = text
-        await self.close(reason)
+        A stranger is hung up on.
+        """
+        if self._closing is None:
+            self._close_text = text
+            close = self.close if self._budget is None else self.close_at_once
+            self._closing = self._edge.event_loop.create_task(close(reason))
 
     def _text_of(self, text: str) -> str:
         return (self._close_text or text).encode()[:_MOST_TEXT_BYTES].decode(errors="ignore")

@@ -1,4 +1,7 @@
-"""The native WebSocket from outside: its handshake, who it is for, and how it ends (docs/protocols/native.md)."""
+"""The native WebSocket from outside: its handshake, who it is for, and how it ends.
+
+docs/protocols/native.md
+"""
 
 import pytest
 from websockets.exceptions import InvalidStatus
