@@ -112,10 +112,10 @@ class Peer:
         """Waits until exactly these events have come, and nothing more is under way."""
         wanted = [str(each) for each in ids]
         await wait_until(lambda: len(self.ids) >= len(wanted), what=lambda: f"{wanted}, not {self.ids}")
-        await self.settled()
+        await self.quiet()
         assert self.ids == wanted
 
-    async def settled(self) -> None:
+    async def quiet(self) -> None:
         """Waits until no delivery loop of the edge runs."""
         for _ in range(3):
             for connection in self.edge.registry.all():

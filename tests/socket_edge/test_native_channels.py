@@ -167,7 +167,7 @@ async def test_an_open_channel_counts_in_the_quota_of_sockets(
     stores: Stores, edge: Edge, peers: list[Peer], channel: str
 ) -> None:
     other = await create(stores)
-    await edge.stores.quotas.change(stores.account_id, {Quota.SOCKETS: 1}, {})
+    await edge.stores.quotas.change(stores.account_id, quotas={Quota.SOCKETS: 1}, key_quotas={})
     await edge.heartbeat.beat()
     peer = peer_of(edge, peers, grant_of(stores.account_id, "kitchen", shown_id(other)))
     await peer.ask(open={"channel": "kitchen"})
@@ -259,7 +259,7 @@ async def test_a_socket_that_ends_during_an_open_keeps_nothing(
 ) -> None:
     slow = _SlowLeases(stores.calls)
     slow.may_reply = asyncio.Event()
-    edge.stores.leases = slow  # type: ignore[misc]
+    edge.stores.leases = slow
     peer = peer_of(edge, peers, grant_of(stores.account_id, "kitchen"))
     await peer.send(open={"channel": "kitchen"})
     await wait_until(lambda: slow.claims)
