@@ -31,6 +31,7 @@ from services.gateway import (  # noqa: F401 - each adds its operations
     token_keys,
     webhook_tests,
 )
+from services.gateway.asyncapi import asyncapi
 from services.gateway.context import Context
 from services.gateway.openapi import document
 from services.gateway.operations import ANYONE, OPERATIONS, Operation
@@ -45,9 +46,16 @@ async def get_document(_: Request, __: None) -> Response:
     return Response(_DOCUMENT, media_type="application/json", headers={"cache-control": "no-cache"})
 
 
+@Operation("GET /asyncapi.json", ANYONE, name="asyncDocument", successes={200: {"type": "object"}})
+async def get_async_document(_: Request, __: None) -> Response:
+    """Gets the document of what connections of the edges carry, as AsyncAPI 3.0."""
+    return Response(_ASYNC_DOCUMENT, media_type="application/json", headers={"cache-control": "no-cache"})
+
+
 ROUTES: list[BaseRoute] = [operation.route() for operation in OPERATIONS if operation.handler]
 DOCUMENT = document(documented.WEBHOOKS)
-_DOCUMENT = orjson.dumps(DOCUMENT)
+ASYNC_DOCUMENT = asyncapi()
+_DOCUMENT, _ASYNC_DOCUMENT = orjson.dumps(DOCUMENT), orjson.dumps(ASYNC_DOCUMENT)
 
 
 def gateway_app(context: Context, *, more: list[BaseRoute]) -> ASGIApp:

@@ -14,7 +14,7 @@ from services.gateway.openapi import (
     schema,
     text_response,
 )
-from services.gateway.operations import ANYONE, READER, RECEIVER, Json, Operation
+from services.gateway.operations import ANYONE, NATIVE_CLIENT, READER, RECEIVER, Json, Operation
 from shared.model.streams import Start
 from shared.model.topics import MAX_LENGTH
 from shared.wire.models import Closed, Id
@@ -117,6 +117,18 @@ Operation(
         in_query("from", "Where to begin without an id.", {"enum": [start.value for start in Start]}),
         in_query("last_event_id", "The same as Last-Event-ID, which wins."),
         in_header("Last-Event-ID", "The id of the last event that was handled."),
+    ],
+)
+Operation(
+    "GET /v1/socket",
+    NATIVE_CLIENT,
+    name="openNativeSocket",
+    summary="Opens the native WebSocket, of the subprotocol notify.v1. GET /asyncapi.json has its frames",
+    successes={101: response("The WebSocket is open. Its first frame is hello.")},
+    errors=(426, 431),
+    parameters=[
+        in_header("Sec-WebSocket-Protocol", "notify.v1, perhaps among others."),
+        in_header("Origin", "Of a page: one that NOTIFY_ALLOWED_ORIGINS names, or this host."),
     ],
 )
 Operation(

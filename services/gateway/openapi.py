@@ -76,7 +76,7 @@ _IN_PATH = {
     "device-id": ("The device's name.", {**TEXT, "minLength": 1, "maxLength": 64}),
     "resourcePath": ("The path; its slashes may be encoded.", {**TEXT, "minLength": 1, "maxLength": 127}),
 }
-_SECURITY_SCHEMES = {
+SECURITY_SCHEMES = {
     "apiKey": {"type": "http", "scheme": "bearer", "description": "The secret of an API key."},
     "token": {
         "type": "http",
@@ -121,7 +121,7 @@ def document(webhooks: Json) -> Json:
         "servers": [{"url": "/"}],
         "paths": paths,
         "webhooks": webhooks,
-        "components": {"schemas": _COMPONENTS, "securitySchemes": _SECURITY_SCHEMES},
+        "components": {"schemas": _COMPONENTS, "securitySchemes": SECURITY_SCHEMES},
     }
 
 
@@ -132,8 +132,8 @@ def schema(model: Any) -> Json:
     [of_model], components = msgspec.json.schema_components(
         [model], ref_template="#/components/schemas/{name}"
     )
-    _COMPONENTS.update(_published(components))
-    return _published(of_model)
+    _COMPONENTS.update(published(components))
+    return published(of_model)
 
 
 def response(text: str, model: Any = None, *, media_type: str = "application/json", **headers: Json) -> Json:
@@ -221,7 +221,7 @@ def _successes(operation: Operation[Any]) -> Mapping[int, Any]:
     return {operation.status or 200: returned}
 
 
-def _published(schemas: Json) -> Json:
+def published(schemas: Json) -> Json:
     """With ECMAScript's `$` for Python's `\\Z`, and without the suffix that our response models have."""
     text = orjson.dumps(schemas).replace(b'\\\\Z"', b'$"').replace(b'Body"', b'"')
     published: Json = orjson.loads(text)

@@ -54,7 +54,8 @@ ADMIN = Access(
 )
 PUBLISHER = Access(lambda request: _authenticator(request).require(request, Scope.PUBLISH), ("apiKey",))
 READER = Access(_no_check, ("apiKey", "token", "ticket"), (401, 403, 429, 503))
-"""Of the edge."""
+NATIVE_CLIENT = Access(_no_check, ("apiKey", "token"), (401, 403, 429, 503))
+"""These two are the edge's."""
 PUBLISHER_OR_TOKEN = Access(lambda request: _authenticator(request).publisher(request), ("apiKey", "token"))
 RECEIVER = Access(lambda request: _authenticator(request).require(request, Scope.RECEIVE), ("apiKey",))
 

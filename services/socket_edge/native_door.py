@@ -10,6 +10,7 @@ from services.socket_edge.handshakes import acceptance
 from services.socket_edge.native_callers import NativeCaller, caller_of_handshake
 from services.socket_edge.native_channels import CHANNEL_HANDLERS
 from services.socket_edge.native_parts import Handler
+from services.socket_edge.native_publish import publish
 from services.socket_edge.native_session import auth, ping, refresh
 from services.socket_edge.native_socket import NativeSocket
 from services.socket_edge.session_socket import address_of, hold
@@ -25,6 +26,7 @@ HANDLERS: Mapping[str, Handler] = {
     "refresh": refresh,
     "ping": ping,
     **CHANNEL_HANDLERS,
+    "publish": publish,
 }
 
 

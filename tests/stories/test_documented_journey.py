@@ -21,8 +21,8 @@ from tests.harness.events import reading
 from tests.harness.sse import STREAM, ask
 from tests.harness.stack import Stack
 
-# tests/stories/test_handshake.py covers WebSocket handshakes.
-SOCKETS = ("/v2/notification/websocket-connect", "/api/v1/websocket", "/socket")
+# tests/stories/test_handshake.py and test_native_socket.py cover WebSocket handshakes.
+SOCKETS = ("/v1/socket", "/v2/notification/websocket-connect", "/api/v1/websocket", "/socket")
 NOT_BY_HTTP = {("GET", path, 101) for path in SOCKETS}
 
 
@@ -82,7 +82,7 @@ def check(method: str, path: str, response: Response) -> None:
 async def test_every_success(api: Api, stack: Stack, hook: Hook, http: aiohttp.ClientSession) -> None:
     journey = Journey(api, api.at(stack.edges[0].url))
     go = journey.go
-    for path in ("/livez", "/readyz", "/metrics", "/openapi.json"):
+    for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json"):
         await go("GET", path, 200)
 
     account = (await go("POST", "/v1/accounts", 201, json={"name": "a"})).json["id"]

@@ -15,6 +15,7 @@ EDITED = "DELETE, GET, HEAD, PUT"
 HEALTH = {"/livez": READ, "/readyz": READ, "/metrics": READ}
 GATEWAY = {
     "/openapi.json": READ,
+    "/asyncapi.json": READ,
     "/v1/accounts": "GET, HEAD, POST",
     "/v1/audit": READ,
     "/v1/accounts/a%2Fb": "DELETE, GET, HEAD, PATCH",
@@ -40,6 +41,7 @@ GATEWAY = {
     "/api/v1/websocket/session": "POST",
 }
 EDGE = {
+    "/v1/socket": READ,
     "/v1/stream": "GET",
     "/v2/notification/pull": "DELETE, GET",
     "/v2/notification/websocket-connect": READ,
@@ -150,10 +152,12 @@ OTHER_PATHS = {
         *("/v1/bindings/", "/v1/./bindings", "/v1//bindings", "/v1/bindings%3Fa", "/v1/bindings%23a"),
         *("/V1/bindings", "/v2%2Faccount/websockets", "/", "/%", "/%zz", "/%FF", "/?a=b", "/index.html"),
         *("/docs", "/redoc", "/favicon.ico", "/openapi.json/", "/metrics/", "/openapi.json%20"),
+        *("/asyncapi.json/", "/asyncapi.json%20"),
     ],
     "edge": [
         *("/v2/notification/pull/", "/v2/notification%2Fpull", "/v2/notification/%70ull", "//socket"),
         *("/v1/stream/", "/v1/strea%6D", "/V1/stream", "/v1//stream"),
+        *("/v1/socket/", "/v1/socke%74", "/V1/socket", "/v1//socket"),
         *("/socket/", "/sockets", "/api/v1/websocket/", "/%61pi/v1/websocket", "/%6Civez", "/metrics%2F"),
     ],
 }

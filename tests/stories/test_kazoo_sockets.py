@@ -62,7 +62,7 @@ async def test_a_socket_opens_on_any_path_of_its_own(connect: Connect, key: ApiK
     await connect(key, path=path)
 
 
-@pytest.mark.parametrize("path", ["/v1/socket", "/v2/nothing", "/v2", "/api/v2/websocket"])
+@pytest.mark.parametrize("path", ["/v1/socket/", "/v1/sockets", "/v2/nothing", "/v2", "/api/v2/websocket"])
 async def test_paths_of_other_apis_are_not_found(
     stack: Stack, http: aiohttp.ClientSession, path: str
 ) -> None:

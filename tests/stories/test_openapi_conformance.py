@@ -26,6 +26,7 @@ from services.gateway.app import DOCUMENT
 from tests.harness.stack import Stack
 
 ON_THE_EDGE = (
+    "/v1/socket",
     "/v1/stream",
     "/v2/notification/pull",
     "/v2/notification/websocket-connect",
