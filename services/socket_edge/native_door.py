@@ -8,6 +8,7 @@ from starlette.types import Message, Scope, Send
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
 from services.socket_edge.native_callers import NativeCaller, caller_of_handshake
+from services.socket_edge.native_channels import CHANNEL_HANDLERS
 from services.socket_edge.native_parts import Handler
 from services.socket_edge.native_publish import publish
 from services.socket_edge.native_session import auth, ping, refresh
@@ -27,6 +28,7 @@ HANDLERS: Mapping[str, Handler] = {
     "ping": ping,
     "subscribe": subscribe,
     "unsubscribe": unsubscribe,
+    **CHANNEL_HANDLERS,
     "publish": publish,
 }
 
