@@ -27,6 +27,7 @@ from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
 from shared.native_tokens import NativeTokens
 from shared.publish.publisher import Publisher
+from shared.publish.publishing import Publishing
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores
 from shared.redis.connection import OnReply
@@ -210,6 +211,9 @@ class Client:
             "hear_control_frames": lambda _: None,
             "hear_messages": lambda *_: None,
             "hold_messages": lambda _: None,
+            "write_encoded": lambda _: None,
+            "buffered_bytes": lambda: 0,
+            "hear_room": lambda _: None,
             "hear_pongs": self._hear_pongs,
         }
 
@@ -303,6 +307,8 @@ class GatedEdge(Edge):
         super().__init__(
             a.stores(ReportingHeartbeat(a.calls, world, instance=self.instance), instance=self.instance),
             _SETTINGS,
+            # No client of the machine publishes by a socket.
+            publishing=cast(Publishing, SimpleNamespace(publisher=a.publisher)),
         )
         self.acks: WatchedAckScheduler = WatchedAckScheduler()
         self.ping_spacing_s = 0
