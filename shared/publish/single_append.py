@@ -2,8 +2,8 @@
 callbacks.
 
 Publishes of an account that travel in one pipeline share the read of the versions, and those to one channel,
-or to streams, an append. The versions are read ahead of the append: both come after the beginning of the publish, and a
-change that was answered before that is noticed.
+or to streams, an append. The versions are read ahead of the append: both come after the beginning of the
+publish, and a change that was answered before that is noticed.
 """
 
 import asyncio

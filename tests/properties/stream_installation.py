@@ -25,7 +25,9 @@ _FOREVER_MS = 60 * 24 * HOUR_MS
 _MOST_PAGES = 1000
 _CLOCK = "{clock}:append"
 # The time of appends, while a test stops it.
-_STOPPED = f"local clock = redis.call('LRANGE', '{_CLOCK}', 0, -1)\nif #clock == 0 then clock = call('TIME') end"
+_STOPPED = (
+    f"local clock = redis.call('LRANGE', '{_CLOCK}', 0, -1)\nif #clock == 0 then clock = call('TIME') end"
+)
 
 
 @dataclass

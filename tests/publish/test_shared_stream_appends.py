@@ -1,6 +1,5 @@
-"""Requests that arrive together share one append to the streams of their account, and each has its own answer."""
+"""Requests that arrive together share one append to streams of an account: each has its own answer."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,10 +13,13 @@ from shared.model.streams import Published
 from shared.publish.request import Posted
 from shared.redis.connection import Command
 from shared.store.streams import STREAM_LOT
+from tests.harness.waiting import wait_until
 from tests.publish.publishing import Gateway, event, posted
 from tests.publish.test_retained import put_rules, retained
 from tests.publish.test_shared_appends import appends, publish_together
 from tests.store.stores import Stores
+
+LONG = b'"%s"' % (b"x" * 30_000)
 
 
 @pytest.fixture
@@ -72,7 +74,11 @@ async def test_requests_of_one_turn_share_an_append(warm: Gateway, stores: Store
     [
         ("many", [posted("a", event(n)) for n in range(1, STREAM_LOT + 3)], 2),
         ("long", [posted("a", event(n, data=b'"%s"' % (b"x" * 10_000))) for n in range(1, 6)], 3),
-        ("very long first", [posted("a", event(1, data=b'"%s"' % (b"x" * 30_000))), posted("a", event(2))], 2),
+        (
+            "very long first",
+            [posted("a", event(1, data=b'"%s"' % (b"x" * 30_000))), posted("a", event(2))],
+            2,
+        ),
         ("many at once", [posted("a", *map(event, range(n, n + 40))) for n in (1, 41)], 2),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -113,8 +119,7 @@ async def test_another_rule_has_an_append_of_its_own(warm: Gateway, stores: Stor
     for number, most in enumerate((10, 10, 2), 1):
         each, kept = event(number), keep._replace(most=most)
         stream.append_then(replies.append, stores.account_id, "orders", [each], keep=kept, size_bytes=2)
-    while len(replies) < 3:
-        await asyncio.sleep(0)
+    await wait_until(lambda: len(replies) == 3)
     assert await retained(stores) == ["2", "3"]
     assert len(appends(warm)) == 2
 

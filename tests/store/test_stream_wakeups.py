@@ -74,9 +74,7 @@ async def test_requests_of_one_turn_share_a_wakeup_for_each_topic(stores: Stores
     replies: dict[int, Any] = {}
     for number, topic in enumerate((TOPIC, "another", TOPIC)):
         note = partial(replies.__setitem__, number)
-        stores.streams.append_then(
-            note, stores.account_id, topic, events(number), keep=KEEP, size_bytes=10
-        )
+        stores.streams.append_then(note, stores.account_id, topic, events(number), keep=KEEP, size_bytes=10)
     await wait_until(lambda: len(replies) == 3)
     [wakeup] = live.all()
     found = wakeup.retained(TOPIC) or []
