@@ -16,8 +16,7 @@
 --       then of each log: epoch of a new one, topic, most entries, longest age in ms, number of its events,
 --       and groups of six: id, data, name, time, hash of the identity, and what else is known of the event (JSON) or ''
 -- Reply: {'appended', topics that made room, offset, ...} | {'late'}
--- Touches at most: the events of one call (64; streams.py) with their names, 96 that it trims with theirs, and 2 topics of
--- each log.
+-- Touches at most: the events of one call (64; streams.py) with their names, 96 that it trims with theirs, 2 topics a log.
 --include retained_bytes
 --include entry_time
 local AGE_PARTS, SALTS = 64, 1048576
