@@ -1,5 +1,6 @@
 """Shared fixtures. The stories share one installation per worker; failure reports show processes' output."""
 
+import gc
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
@@ -76,6 +77,17 @@ def redis_like(pytestconfig: pytest.Config) -> RedisLike | None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Some million objects stay until the end: the collector need not look at them again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -112,6 +124,7 @@ def shared_stack(redis_like: RedisLike | None) -> Iterator[Stack]:
         leaks.assert_none_in_answers()
         with stack.redis.client() as redis:
             leaks.assert_none_in_redis(redis)
+            leaks.assert_records_stay(redis)
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from starlette.types import Message, Scope, Send
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
 from services.socket_edge.native_callers import NativeCaller, caller_of_handshake
+from services.socket_edge.native_channels import CHANNEL_HANDLERS
 from services.socket_edge.native_parts import Handler
+from services.socket_edge.native_publish import publish
 from services.socket_edge.native_session import auth, ping, refresh
 from services.socket_edge.native_socket import NativeSocket
 from services.socket_edge.session_socket import address_of, hold
@@ -23,6 +25,8 @@ HANDLERS: Mapping[str, Handler] = {
     "auth": auth,
     "refresh": refresh,
     "ping": ping,
+    **CHANNEL_HANDLERS,
+    "publish": publish,
 }
 
 

@@ -7,7 +7,7 @@ idle has no task but the one that reads.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.types import Scope, Send
@@ -16,6 +16,7 @@ from services.socket_edge.admission import Budget
 from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.held import HeldSocket
 from services.socket_edge.native_parts import Handler, Part, Said
+from services.socket_edge.native_publish import Publishes
 from services.socket_edge.native_refusals import told_of
 from services.socket_edge.token_watcher import TokenCredential
 from shared import telemetry
@@ -178,7 +179,8 @@ class NativeSocket(HeldSocket):
 
     @property
     def _has_room(self) -> bool:
-        return self._unanswered < MOST_UNANSWERED and self._unanswered_bytes < MOST_UNANSWERED_BYTES
+        # One more than was said: a client that keeps to it is always read.
+        return self._unanswered <= MOST_UNANSWERED and self._unanswered_bytes < MOST_UNANSWERED_BYTES
 
     def _take(self, request: Request | Refused) -> None:
         self._requests += 1
@@ -199,8 +201,15 @@ class NativeSocket(HeldSocket):
             if self.caller is None and request.operation not in _WITHOUT_CALLER:
                 raise NotAuthenticated
             handled = self._handlers[request.operation](self, request)
+        except Malformed as error:
+            self.close_soon(CloseReason.MALFORMED, str(error))
+            return
         except Exception as error:
-            self.refuse(request, error)
+            publishes = self._parts.get(Publishes) if request.operation == "publish" else None
+            if isinstance(publishes, Publishes):
+                publishes.refuse(request, error)
+            else:
+                self.refuse(request, error)
             return
         if isinstance(handled, tuple):
             self.answer(request, handled)
@@ -229,17 +238,38 @@ class NativeSocket(HeldSocket):
 
     def refuse(self, request: Request | Refused, error: Exception) -> None:
         """Tells the client that a request was not carried out, and why."""
+        self.answer_all([(request, error)])
+
+    def answer_all(self, answers: Sequence[tuple[Request | Refused, bytes | Exception]]) -> None:
+        """Answers requests that were begun, in one write: with the text of a frame, or an error."""
+        texts: list[bytes] = []
+        for request, said in answers:
+            outcome = "done"
+            if isinstance(said, Exception):
+                said, outcome = self._error_text(request, said)
+            texts.append(said)
+            self._count_answered(request, outcome)
+        self.write(*texts)
+        self._read_on()
+
+    def _error_text(self, request: Request | Refused, error: Exception) -> tuple[bytes, str]:
         told = told_of(error)
         if told.code is replies.ErrorCode.INTERNAL:
             facts = {"session": self.id, "operation": request.operation}
             logger.error("native.request-failed", extra={"facts": facts}, exc_info=error)
-        self.write(replies.error(request.ref, told.code, told.message, retry_after_s=told.retry_after_s))
-        self._on_answered(request, told.code)
+        text = replies.error(request.ref, told.code, told.message, retry_after_s=told.retry_after_s)
+        return text, told.code
 
     def _on_answered(self, request: Request | Refused, outcome: str) -> None:
+        self._count_answered(request, outcome)
+        self._read_on()
+
+    def _count_answered(self, request: Request | Refused, outcome: str) -> None:
         self._unanswered -= 1
         self._unanswered_bytes -= request.size_bytes
         telemetry.native_requests.add(1, {"operation": request.operation, "outcome": outcome})
+
+    def _read_on(self) -> None:
         if self._is_holding and self._has_room:
             self._is_holding = False
             self._hold_messages(False)
@@ -255,6 +285,10 @@ class NativeSocket(HeldSocket):
         self._sent += len(texts)
         _FRAMES.total += len(texts)
         return True
+
+    def unread_bytes(self) -> int:
+        """How many of the written bytes the client has not read; a system call."""
+        return self._unread_bytes()
 
     # Its end
 

@@ -141,22 +141,24 @@ def random_id(_: int) -> str:
 
 
 def parse_events(
-    body: bytes, *, form: Form = Form.JSON, id_of: Callable[[int], str] = random_id
+    body: bytes, *, form: Form = Form.JSON, id_of: Callable[[int], str] = random_id, most: int = MAX_EVENTS
 ) -> list[Event]:
     """The events, in the order given. `id_of(index)` names those without an id.
 
-    `data` keeps the publisher's bytes. Raises Invalid, naming the field, or TooLarge.
+    `data` keeps the publisher's bytes. Raises Invalid, naming the field, or TooLarge: beyond `most` events.
     """
     try:
-        return [_event(posted, index, id_of) for index, posted in enumerate(_posted(body, form))]
+        return [_event(posted, index, id_of) for index, posted in enumerate(_posted(body, form, most))]
     except EventError as error:
         raise with_position(error, body, form) from None
 
 
-def events_in(body: bytes, *, form: Form, id_of: Callable[[int], str]) -> Iterator[Event]:
+def events_in(
+    body: bytes, *, form: Form, id_of: Callable[[int], str], most: int = MAX_EVENTS
+) -> Iterator[Event]:
     """The same one by one, for a body that takes long: to check 10,000 events takes 50 ms or more."""
     try:
-        for index, posted in enumerate(_posted(body, form)):
+        for index, posted in enumerate(_posted(body, form, most)):
             yield _event(posted, index, id_of)
     except EventError as error:
         raise with_position(error, body, form) from None
@@ -174,9 +176,9 @@ def with_position(error: EventError, body: bytes, form: Form) -> Invalid:
     return error.kind(error.message, field=field)
 
 
-def _posted(body: bytes, form: Form) -> list[NewEvent] | Iterator[NewEvent]:
+def _posted(body: bytes, form: Form, most: int) -> list[NewEvent] | Iterator[NewEvent]:
     if form is Form.LINES:
-        return _posted_lines(body)
+        return _posted_lines(body, most)
     try:
         posted = _ONE_OR_MANY.decode(body)
     except Exception:
@@ -186,17 +188,17 @@ def _posted(body: bytes, form: Form) -> list[NewEvent] | Iterator[NewEvent]:
         return [posted]
     if not posted:
         raise Invalid("the array of events is empty")
-    if len(posted) > MAX_EVENTS:
-        raise TooLarge(f"{len(posted)} events in one request; the limit is {MAX_EVENTS}")
+    if len(posted) > most:
+        raise TooLarge(f"{len(posted)} events in one request; the limit is {most}")
     return posted
 
 
-def _posted_lines(body: bytes) -> Iterator[NewEvent]:
+def _posted_lines(body: bytes, most: int) -> Iterator[NewEvent]:
     count = 0
     for at, line in _lines(body):
         count += 1
-        if count > MAX_EVENTS:
-            raise TooLarge(f"more than {MAX_EVENTS} events in one request")
+        if count > most:
+            raise TooLarge(f"more than {most} events in one request")
         yield parse(_ONE, line, at=at)
     if not count:
         raise Invalid("the body has no event")

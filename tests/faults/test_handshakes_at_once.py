@@ -56,7 +56,7 @@ async def test_concurrent_handshakes_of_a_secret_get_a_429(
     await api.register(other)
     stack.valkey.freeze()
     tasks = start_handshakes(stack.edges[0].url, channel, 5)
-    await wait_until(lambda: sum(task.done() for task in tasks) == 4, within_s=3)
+    await wait_until(lambda: sum(task.done() for task in tasks) >= 4)
 
     refused = [task.result() for task in tasks if task.done()]
     assert [status for status, _, _ in refused] == [429] * 4

@@ -27,6 +27,7 @@ from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
 from shared.native_tokens import NativeTokens
 from shared.publish.publisher import Publisher
+from shared.publish.publishing import Publishing
 from shared.publish.request import Posted
 from shared.publish.round import PublishStores
 from shared.redis.connection import OnReply
@@ -301,6 +302,8 @@ class GatedEdge(Edge):
         super().__init__(
             a.stores(ReportingHeartbeat(a.calls, world, instance=self.instance), instance=self.instance),
             _SETTINGS,
+            # No client of the machine publishes by a socket.
+            publishing=cast(Publishing, SimpleNamespace(publisher=a.publisher)),
         )
         self.acks: WatchedAckScheduler = WatchedAckScheduler()
         self.ping_spacing_s = 0

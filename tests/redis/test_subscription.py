@@ -248,7 +248,9 @@ async def test_a_frozen_server_is_left_and_found_again(
     """It accepts connections and answers nothing, as after a network that drops packets."""
     monkeypatch.setattr(pubsub, "_SILENCE_S", 0.05)
     async with connect(valkey.url) as redis, subscribed(redis) as heard:
-        await wait_until(lambda: heard.all == [RESTORED])
+        # Its silences are so short that a busy machine may be taken for one.
+        await wait_until(lambda: heard.all[-1:] == [RESTORED])
+        heard.all.clear()
         valkey.freeze()
         try:
             await wait_until(lambda: LOST in heard.all)

@@ -17,6 +17,9 @@ from services.socket_edge.spare_pings import SparePings
 from shared.delivery.acks import AckScheduler
 from shared.model.events import Notification
 from shared.native_tokens import NativeTokens
+from shared.publish.publisher import Publisher
+from shared.publish.publishing import Publishing
+from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.control import Control
 from shared.store.leases import Claimed
@@ -55,6 +58,7 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
             redis=stores.redis,
             api_keys=stores.api_keys,
             channels=stores.channels,
+            account_channels=stores.account_channels,
             leases=stores.leases,
             queues=stores.queues,
             wakeups=stores.wakeups,
@@ -70,7 +74,9 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
             instance=EDGE,
         ),
     )
-    edge = Edge(its_stores, Settings.model_validate({**SETTINGS, **settings}))
+    publisher = Publisher(PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts))
+    publishing = cast(Publishing, SimpleNamespace(publisher=publisher))
+    edge = Edge(its_stores, Settings.model_validate({**SETTINGS, **settings}), publishing=publishing)
     edge.acks = AckScheduler(every_s=0)
     edge.ping_spacing_s = 0
     # As an edge that sends many.

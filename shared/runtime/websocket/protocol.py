@@ -58,7 +58,6 @@ class SocketProtocol(MessageProtocol):
         "_last_ping_s",
         "_on_control_frame",
         "_on_pong",
-        "_partial_bytes",
         "_pings",
         "_pongs_due",
         "_reader",
@@ -89,8 +88,6 @@ class SocketProtocol(MessageProtocol):
         self._on_control_frame: Callable[[int], None] | None = None
         # Our pings without a pong. Their pongs do not count for the rate: they come as fast as we write.
         self._pongs_due = self._unsent_pongs_bytes = 0
-        # What is not parsed yet, and what the library has of the next frame.
-        self._partial_bytes = 0
         server_state.connections.add(self)  # type: ignore[arg-type]  # typed for its own classes
 
     def serve(self, app: ASGIApp, scope: Scope) -> None:
