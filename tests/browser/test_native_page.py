@@ -124,7 +124,7 @@ async def test_two_tabs_lack_nothing_and_the_newest_owns_the_channel(
             await shop.sells_more()
             await show_all(tabs, shop)
 
-            await second.page.click("#take")
+            await second.page.dispatch_event("#take", "click")
             await until_owner(first, TAKEN)
             await shop.sells_more()
             await show_all(tabs, shop)
