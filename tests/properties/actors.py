@@ -209,6 +209,9 @@ class Client:
             "hear_control_frames": lambda _: None,
             "hear_messages": lambda *_: None,
             "hold_messages": lambda _: None,
+            "write_encoded": lambda _: None,
+            "buffered_bytes": lambda: 0,
+            "hear_room": lambda _: None,
             "hear_pongs": self._hear_pongs,
         }
 
