@@ -158,7 +158,9 @@ async def test_notifications_of_the_pelion_socket(api: Api, channel: ApiKey, lis
         "registrations-expired": "lamp",
         "async-responses": {"id": "1", "status": 200},
     }
-    events: list[dict[str, Any]] = [{"topic": f"device.{name}", "data": data} for name, data in of_devices.items()]
+    events: list[dict[str, Any]] = [
+        {"topic": f"device.{name}", "data": data} for name, data in of_devices.items()
+    ]
     events[-1]["to"] = channel.id
     await api.publish(channel, *events, reading(1), {"topic": TOPIC, "data": 1})
     await wait_until(
