@@ -1,5 +1,6 @@
 """The one place that builds stores, outbound calls and job queues from settings."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from redis.asyncio import Redis
@@ -9,6 +10,9 @@ from shared.model.quotas import KeyQuotas, Quotas
 from shared.model.streams import Keep
 from shared.native_tokens import NativeTokens
 from shared.outbound.client import Outbound
+from shared.publish.idempotency import IdempotentRequests
+from shared.publish.publisher import Publisher
+from shared.publish.publishing import Publishing
 from shared.publish.rates import Rates
 from shared.publish.round import PublishStores
 from shared.redis.client import connect
@@ -124,6 +128,14 @@ class Stores:
             stored_bytes=self.stored_bytes,
             streams=self.streams,
         )
+
+
+def publishing_of(
+    stores: Stores, *, on_credentials_version: Callable[[bytes, float], None] = lambda *_: None
+) -> Publishing:
+    """What a service publishes with. It costs nothing before it is used."""
+    publisher = Publisher(stores.for_publishing, on_credentials_version=on_credentials_version)
+    return Publishing(publisher, IdempotentRequests(stores.idempotency), stores.stored_bytes)
 
 
 def quotas_in(settings: Settings) -> Quotas:

@@ -157,7 +157,7 @@ publish_s = _distribution(
     "notify.publish", description="from a publish request's body until Redis has every notification"
 )
 client_ack_s = _distribution(
-    "notify.client_ack", description="from a ping behind frames to the pong that acks them"
+    "notify.client_ack", description="from a ping behind frames to its pong; native: from a frame to its ack"
 )
 _delivery_s = _distribution(
     "notify.delivery", description="from a notification's append to its ack; in a batch, of its newest"

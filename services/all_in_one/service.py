@@ -41,7 +41,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         outbound = build_outbound(settings)
         context = make_context(settings, redis, admin_token=admin_token(settings), outbound=outbound)
         readiness = Readiness(stop)
-        edge = make_edge(settings, redis, readiness)
+        edge = make_edge(settings, redis, readiness, publishing=context.publishing)
 
         async def on_shutdown() -> None:
             await context.fetch_waits.end()

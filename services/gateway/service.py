@@ -6,7 +6,7 @@ from functools import partial
 
 from redis.asyncio import Redis
 
-from services.composition import Stores, build_outbound
+from services.composition import Stores, build_outbound, publishing_of
 from services.gateway.app import gateway_app
 from services.gateway.authenticator import Authenticator
 from services.gateway.context import Context
@@ -16,9 +16,6 @@ from services.gateway.hot_publish import hot_routes
 from services.serving import Readiness, log_start, serve_app
 from shared.model.errors import StoreUnavailable
 from shared.outbound.client import Outbound
-from shared.publish.idempotency import IdempotentRequests
-from shared.publish.publisher import Publisher
-from shared.publish.publishing import Publishing
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
@@ -31,10 +28,9 @@ def make_context(settings: Settings, redis: Redis, *, admin_token: str, outbound
     authenticator = Authenticator(
         stores.api_keys, stores.native_tokens, admin_token=admin_token, limits=limits
     )
-    publisher = Publisher(stores.for_publishing, on_credentials_version=authenticator.on_credentials_version)
     return Context(
         stores=stores,
-        publishing=Publishing(publisher, IdempotentRequests(stores.idempotency), stores.stored_bytes),
+        publishing=publishing_of(stores, on_credentials_version=authenticator.on_credentials_version),
         authenticator=authenticator,
         endpoint_verifier=EndpointVerifier(outbound),
         fetch_waits=FetchWaits(stores.fetches.pending, most=settings.most_fetches),

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TypeVar
 
-from services.composition import Stores
+from services.composition import Stores, publishing_of
 from services.serving import Readiness
 from services.socket_edge.admission import Admission
 from services.socket_edge.credential_watcher import Credential, CredentialWatcher
@@ -31,6 +31,7 @@ from shared import telemetry
 from shared.delivery.acks import AckScheduler
 from shared.model.channels import CloseReason, Kind, instance_of
 from shared.model.errors import StoreUnavailable
+from shared.publish.publishing import Publishing
 from shared.runtime.http.responses import draining
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
@@ -50,9 +51,18 @@ Found = TypeVar("Found")
 class Edge:
     """One process's connections. `stores.instance` names it in leases: the replica, and this run of it."""
 
-    def __init__(self, stores: Stores, settings: Settings, readiness: Readiness | None = None) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        settings: Settings,
+        readiness: Readiness | None = None,
+        *,
+        publishing: Publishing | None = None,
+    ) -> None:
+        """`publishing` is that of a gateway in the same process."""
         readiness = readiness or Readiness(asyncio.Event())
         self.stores = stores
+        self.publishing = publishing or publishing_of(stores)
         self.instance = stores.instance
         self.settings = settings
         # Kept: `asyncio.get_running_loop()` is a system call on Python 3.11.

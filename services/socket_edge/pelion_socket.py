@@ -1,11 +1,11 @@
 """The handshake of a Pelion client's WebSocket (docs/protocols/pelion.md, sections 4 to 6)."""
 
 import contextlib
-from dataclasses import replace
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
+from services.socket_edge.claims import claim_channel, hold_claimed
 from services.socket_edge.credential_watcher import authenticate
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
@@ -38,21 +38,12 @@ async def open_pelion_socket(edge: Edge, scope: Scope, send: Send) -> tuple[Leas
         try:
             key, credential = await authenticate(edge, scope, secret)
             channel, is_native = await _channel_of(edge, key, wanted)
-            async with edge.place_on_channel(key.account_id, channel):
-                edge.flush_acks(channel)
-                # A wakeup behind the claim may reach an older socket here, and `missed` does not count it.
-                missed = None if edge.registry.of(channel) else edge.wakeups.missed
-                claimed = await edge.stores.leases.claim(channel, owner=edge.new_owner())
+            claim = await claim_channel(edge, key.account_id, channel, is_native=is_native)
         except (NoLongerOwner, Unauthenticated, MissingScope) as error:
             await _refuse(edge, error, accept, send)
             return None
-        if is_native:
-            claimed = replace(claimed, lease=replace(claimed.lease, is_native=True))
-        socket = LeasedSocket(edge, claimed, scope=scope, send=send)
-        socket.counted_for = key.account_id
-        if is_caught_up := bool(claimed.caught_up_at) and edge.wakeups.missed == missed:
-            socket.loop.begin_caught_up(claimed.caught_up_at, claimed.serialization)
-        edge.hold(socket, credential, wakes=not is_caught_up)
+        socket = LeasedSocket(edge, claim.claimed, scope=scope, send=send)
+        hold_claimed(edge, socket, claim, credential)
         return socket, accept
 
 

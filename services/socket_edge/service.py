@@ -1,6 +1,7 @@
 """Starts and stops an edge."""
 
 import asyncio
+import contextlib
 from functools import partial
 
 from redis.asyncio import Redis
@@ -9,13 +10,17 @@ from services.composition import Stores
 from services.serving import Readiness, log_start, serve_app
 from services.socket_edge.app import edge_app
 from services.socket_edge.edge import Edge
+from shared.model.errors import StoreUnavailable
+from shared.publish.publishing import Publishing
 from shared.runtime.http.health import health_routes, metrics_server
 from shared.runtime.http.server import listener
 from shared.runtime.settings import Settings
 
 
-def make_edge(settings: Settings, redis: Redis, readiness: Readiness) -> Edge:
-    return Edge(Stores(settings, redis), settings, readiness)
+def make_edge(
+    settings: Settings, redis: Redis, readiness: Readiness, *, publishing: Publishing | None = None
+) -> Edge:
+    return Edge(Stores(settings, redis), settings, readiness, publishing=publishing)
 
 
 async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
@@ -34,3 +39,5 @@ async def run(settings: Settings, redis: Redis, stop: asyncio.Event) -> None:
             on_shutdown=edge.shutdown,
             on_start=partial(log_start, "socket-edge", settings, listening),
         )
+        with contextlib.suppress(StoreUnavailable):
+            await edge.stores.stored_bytes.report()

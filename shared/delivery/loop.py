@@ -114,6 +114,8 @@ class DeliveryLoop:
         # Nothing up to this entry has to be read: it was sent, or was no longer pending.
         self._cursor = BEGINNING
         self._acked = BEGINNING
+        # How far it had sent when it was last moved back.
+        self._reached = BEGINNING
         self._serialization = b""
         self.has_read = False
         """Its lease was confirmed by a read."""
@@ -137,6 +139,19 @@ class DeliveryLoop:
         """Goes on where an earlier loop of this lease has ended: everything up to `cursor` is acked."""
         self._cursor = cursor
         self._adopt(serialization)
+
+    def go_on_behind(self, entry: str) -> None:
+        """Reads on behind this entry: what was sent behind it is sent again. Or nothing up to it is, if the
+        receiver has acknowledged it meanwhile.
+
+        A read that runs brings nothing. The transport wakes the loop when it takes something.
+        """
+        self._reached = max(self._reached, self._sent, key=parse_entry_id)
+        self._sent = self._cursor = entry
+        self._tracer.forget_behind(entry)
+        if self._state is _IDLE:
+            # The next wakeup's entries are behind those.
+            self._apply(Event.BLOCKED)
 
     @property
     def end(self) -> str | None:
@@ -239,7 +254,7 @@ class DeliveryLoop:
         acked_until = self._transport.acked_until
         if acked_until == self._acked or self._state is State.LOST:
             return
-        if self._state is State.STOPPED or await self._queues.has_reached(self._lease, self._sent):
+        if self._state is State.STOPPED or await self._has_reached_all():
             await self._ack(acked_until)
 
     def _apply(self, event: Event) -> None:
@@ -289,10 +304,14 @@ class DeliveryLoop:
 
     async def _read(self) -> None:
         """Acks what is new, reads what is next, and delivers it."""
+        cursor = self._cursor
         batch = await self._ack_and_read()
         self.has_read = True
         if batch.rewound:
             self._rewind()
+            return
+        if self._cursor != cursor:
+            # It was moved meanwhile: read again, from there.
             return
         if batch.serialization is not None:
             self._adopt(batch.serialization)
@@ -325,7 +344,7 @@ class DeliveryLoop:
 
     async def _resync(self) -> None:
         """Checks what Redis still has: what was sent, and the claim, which is written again if it is lost."""
-        if not await self._queues.has_reached(self._lease, self._sent):
+        if not await self._has_reached_all():
             self._rewind()
             return
         await self._queues.reclaim(self._lease)
@@ -334,9 +353,14 @@ class DeliveryLoop:
         self._cursor = self._sent
         self._apply(Event.RESYNCED)
 
+    async def _has_reached_all(self) -> bool:
+        """Does Redis still know everything that was ever sent?"""
+        last = max(self._reached, self._sent, key=parse_entry_id)
+        return await self._queues.has_reached(self._lease, last)
+
     def _rewind(self) -> None:
         self._transport.rewind()
-        self._sent = self._cursor = self._acked = BEGINNING
+        self._sent = self._cursor = self._acked = self._reached = BEGINNING
         self._tracer.clear()
         self._apply(Event.RESYNC_REQUIRED)
 

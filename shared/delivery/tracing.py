@@ -41,5 +41,11 @@ class DeliveryTracer:
             span("sent", start_ns=sent_ns, end_ns=acked_ns)
             span("acked", start_ns=acked_ns, end_ns=time.time_ns())
 
+    def forget_behind(self, entry: str) -> None:
+        """What follows this entry is sent again, with spans of its own."""
+        if self._unacked:
+            last = parse_entry_id(entry)
+            self._unacked = [each for each in self._unacked if each[0] <= last]
+
     def clear(self) -> None:
         self._unacked.clear()

@@ -40,6 +40,8 @@ class CloseReason(StrEnum):
     UNBOUND = "unbound"
     MALFORMED = "malformed"
     NOT_AUTHENTICATED = "not-authenticated"
+    FORBIDDEN = "forbidden"
+    LOST_WRITES = "lost-writes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from shared.model.idempotency import Repeatable
 from shared.model.streams import Published
 from shared.wire.events import (
     FORMS,
+    MAX_EVENTS,
     Form,
     PublishedBody,
     PublishedEvent,
@@ -24,7 +25,6 @@ from shared.wire.events import (
     events_in,
     form_of,
     parse_events,
-    random_id,
 )
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
 from shared.wire.posted_cloudevents import cloudevents_in
@@ -117,26 +117,44 @@ class Posted:
 
 
 def parse(
-    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+    key: ApiKey | Grant,
+    headers: Headers,
+    body: bytes,
+    *,
+    id_of: Callable[[int], str] | None = None,
+    most: int = MAX_EVENTS,
 ) -> Posted:
-    """The events that this publisher posts; `id_of` names those without an id. Raises Invalid, TooLarge."""
+    """The events that this publisher posts, at most so many of ours; `id_of` names those without an id,
+    None at random.
+
+    Raises Invalid, TooLarge.
+    """
     form = headers.form
     if form in _OURS:
-        events = parse_events(body, form=form, id_of=id_of)
+        events = parse_events(body, form=form, id_of=id_of, most=most)
     else:
         events = list(_cloudevents_in(headers, body, form))
     return Posted(key.account_id, events, body, form, headers.traceparent, key.id)
 
 
 async def parse_in_turns(
-    key: ApiKey | Grant, headers: Headers, body: bytes, *, id_of: Callable[[int], str] = random_id
+    key: ApiKey | Grant,
+    headers: Headers,
+    body: bytes,
+    *,
+    id_of: Callable[[int], str] | None = None,
+    most: int = MAX_EVENTS,
 ) -> Posted:
     """The same for a body of any length: others have their turns of the event loop meanwhile."""
     if len(body) <= LONG_BODY_BYTES:
-        return parse(key, headers, body, id_of=id_of)
+        return parse(key, headers, body, id_of=id_of, most=most)
     form, room = headers.form, _BYTES_A_TURN
     is_ours = form in _OURS
-    found = events_in(body, form=form, id_of=id_of) if is_ours else _cloudevents_in(headers, body, form)
+    found = (
+        events_in(body, form=form, id_of=id_of, most=most)
+        if is_ours
+        else _cloudevents_in(headers, body, form)
+    )
     events: list[Event] = []
     for event in found:
         events.append(event)
@@ -196,11 +214,20 @@ def response_body(posted: Posted, counts: Sequence[int]) -> bytes:
 
     With its place in the stream of its topic, if it is retained.
     """
+    return msgspec.json.encode(PublishedBody(_published(posted, counts)))
+
+
+def published_events(posted: Posted, counts: Sequence[int]) -> bytes:
+    """The array in that body."""
+    return msgspec.json.encode(_published(posted, counts))
+
+
+def _published(posted: Posted, counts: Sequence[int]) -> list[PublishedEvent]:
     published = [PublishedEvent(event.id, count) for event, count in zip(posted.events, counts, strict=True)]
     if isinstance(counts, Published):
         for index, offset in counts.offsets.items():
             published[index].stream = StreamPlace(offset)
-    return msgspec.json.encode(PublishedBody(published))
+    return published
 
 
 def pack_counts(counts: Sequence[int]) -> bytes:

@@ -125,6 +125,21 @@ CLOSE_ROWS = {
         False,
         "a topic is no longer bound to the API key",
     ),
+    # Channels of native sockets, which stay open without them: native.md.
+    CloseReason.FORBIDDEN: CloseRow(
+        "the socket's token no longer names the channel",
+        _NONE,
+        _NONE,
+        False,
+        "the token does not name the channel",
+    ),
+    CloseReason.LOST_WRITES: CloseRow(
+        "Redis has lost what the channel was sent: an ack could mean another event",
+        _NONE,
+        _NONE,
+        True,
+        "the store has lost writes; open the channel again",
+    ),
     # What a token has opened. With another token the client may come back.
     CloseReason.TOKEN_EXPIRED: CloseRow(
         "its token has expired",

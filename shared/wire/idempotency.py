@@ -12,6 +12,7 @@ _BARE = re.compile(r"[\x20\x21\x23-\x7e][\x20-\x7e]*")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _ESCAPED = re.compile(r"\\(.)")
 _LONGEST = 255
+_GIVEN = re.compile(rf"[ -~]{{1,{_LONGEST}}}")
 
 
 def idempotency_key_in(values: Sequence[str]) -> str | None:
@@ -28,6 +29,11 @@ def idempotency_key_in(values: Sequence[str]) -> str | None:
     if not 1 <= len(key) <= _LONGEST:
         raise Invalid(f"must be 1 to {_LONGEST} printable ASCII characters, or a quoted string", field=HEADER)
     return key
+
+
+def is_idempotency_key(text: str) -> bool:
+    """Whether the text is a key, where it needs no quotes. As a header it has some if it begins with one."""
+    return _GIVEN.fullmatch(text) is not None
 
 
 def fingerprint_of(media_type: str, body: bytes) -> str:

@@ -27,8 +27,11 @@ class Listener(Peer):
 
     async def open(self) -> "Listener":
         await super().open()
-        self.control["hear_messages"](self._hear, LIMIT)
+        self.hear()
         return self
+
+    def hear(self) -> None:
+        self.control["hear_messages"](self._hear, LIMIT)
 
     def _hear(self, message: bytes, is_text: bool) -> bool:
         self.heard.append((message, is_text))
@@ -169,6 +172,24 @@ async def test_what_breaks_the_protocol_closes_with_the_librarys_code(
     assert listener.heard == [(b"before", True)]
     [(opcode, payload)] = listener.frames
     assert (opcode, int.from_bytes(payload[:2])) == (Opcode.CLOSE, code)
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+async def test_a_client_that_does_not_wait_for_the_handshake_is_heard_too(cut: int) -> None:
+    """What came before the application hears is received; no message is lost between the two, or torn."""
+    listener = Listener()
+    await Peer.open(listener)
+    texts = [b"message %d" % number for number in range(3)]
+    data = b"".join(masked(Opcode.TEXT, text) for text in texts)
+
+    listener.get(data[:cut])
+    listener.hear()
+    listener.get(data[cut:])
+    await wait_until(lambda: len(listener.received) + len(listener.heard) == len(texts))
+
+    received = [message["text"].encode() for message in listener.received]
+    assert [*received, *(message for message, _ in listener.heard)] == texts
+    await listener.close()
 
 
 async def test_behind_our_close_frame_nothing_is_heard(listener: Listener) -> None:

@@ -17,6 +17,9 @@ from services.socket_edge.spare_pings import SparePings
 from shared.delivery.acks import AckScheduler
 from shared.model.events import Notification
 from shared.native_tokens import NativeTokens
+from shared.publish.publisher import Publisher
+from shared.publish.publishing import Publishing
+from shared.publish.round import PublishStores
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.control import Control
 from shared.store.leases import Claimed
@@ -55,6 +58,7 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
             redis=stores.redis,
             api_keys=stores.api_keys,
             channels=stores.channels,
+            account_channels=stores.account_channels,
             leases=stores.leases,
             queues=stores.queues,
             wakeups=stores.wakeups,
@@ -70,7 +74,9 @@ def edge_of(stores: Stores, **settings: Any) -> Edge:
             instance=EDGE,
         ),
     )
-    edge = Edge(its_stores, Settings.model_validate({**SETTINGS, **settings}))
+    publisher = Publisher(PublishStores(stores.routing, stores.queues, stores.sessions, stores.receipts))
+    publishing = cast(Publishing, SimpleNamespace(publisher=publisher))
+    edge = Edge(its_stores, Settings.model_validate({**SETTINGS, **settings}), publishing=publishing)
     edge.acks = AckScheduler(every_s=0)
     edge.ping_spacing_s = 0
     # As an edge that sends many.
@@ -92,8 +98,24 @@ def scope_of(
         "hear_control_frames": lambda _: None,
         "hear_messages": lambda *_: None,
         "hold_messages": lambda _: None,
+        "write_encoded": lambda frames: write(texts_in(frames), None),
+        "buffered_bytes": lambda: 0,
+        "hear_room": lambda _: None,
     }
     return {"extensions": {"websocket.control": control}}
+
+
+def texts_in(frames: bytes) -> list[bytes]:
+    """The texts of a server's frames."""
+    texts, at = [], 0
+    while at < len(frames):
+        size, head = frames[at + 1], 2
+        if size >= 126:
+            head = 4 if size == 126 else 10
+            size = int.from_bytes(frames[at + 2 : at + head])
+        texts.append(frames[at + head : at + head + size])
+        at += head + size
+    return texts
 
 
 class Clock:

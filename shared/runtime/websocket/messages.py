@@ -25,16 +25,20 @@ class MessageProtocol(TurnProtocol):
 
     __slots__ = (
         *("_close_sent", "_fragments", "_gathered", "_is_text", "_library", "_max_size", "_needed"),
-        "_on_message",
+        *("_on_message", "_partial_bytes", "_reads_frames"),
     )
 
     def _begin_messages(self, max_size: int) -> None:
         self._max_size = max_size
+        # What is not parsed yet, and what the library has of the next frame.
+        self._partial_bytes = 0
         self._library: Protocol | None = None
         self._close_sent = False
         self._fragments: list[bytes] | None = None
         self._is_text = False
         self._on_message: OnMessage | None = None
+        # The library is given whole frames, so that it is between two of them.
+        self._reads_frames = False
         # A frame that has come in part, for a function that hears messages, and its whole size.
         self._gathered: bytearray | None = None
         self._needed = 0
@@ -58,6 +62,8 @@ class MessageProtocol(TurnProtocol):
 
     def _hear_messages(self, on_message: OnMessage, most_bytes: int) -> None:
         self._on_message = on_message
+        # A client that did not wait for our handshake may have sent a part of a frame.
+        self._reads_frames = self._reads_frames or self._library is None or not self._partial_bytes
         self._max_size = most_bytes
         if self._library is not None:
             self._library.max_message_size = most_bytes
@@ -77,7 +83,7 @@ class MessageProtocol(TurnProtocol):
         super()._parse_in_turns(data)
 
     def _next_slice(self, data: bytes, at: int) -> bytes:
-        if self._on_message is None:
+        if not self._reads_frames:
             return super()._next_slice(data, at)
         end = frame_end(data, at, most_bytes=self._max_size)
         if end > len(data):
@@ -87,7 +93,7 @@ class MessageProtocol(TurnProtocol):
 
     def _plain_text_in(self, data: bytes) -> bytes | None:
         """The text, if this slice is a whole one and a function hears it; the library does not know of it."""
-        if self._on_message is None or self._fragments is not None:
+        if not self._reads_frames or self._fragments is not None:
             return None
         return text_in(data, most_bytes=self._max_size)
 
