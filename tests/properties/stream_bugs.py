@@ -153,7 +153,6 @@ BUGS = [
         "an offset says nothing of its event",
         stream_model.UNTOLD,
         _a_primary_has_a_clock_behind,
-        or_as=_OTHERS,
         scripts=with_lines(
             "stream_append", {"    last = string.format": "    last = string.format('%d-%d', ms, number)\n"}
         ),
