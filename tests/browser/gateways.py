@@ -14,9 +14,10 @@ PAGE = """<!doctype html>
 <script type="module">
   const real = setTimeout;
   [window.delays, window.told, window.seen] = [[], [], []];
-  // A second is a hundredth of one.
+  // A second is a hundredth of one; between heartbeats only if it is said, or a busy machine would be silent.
   window.setTimeout = (then, ms, ...rest) => (delays.push(ms), real(then, ms / 100, ...rest));
-  window.setInterval = ((interval) => (then, ms) => interval(then, ms / 100))(setInterval);
+  const faster = location.hash ? 100 : 1;
+  window.setInterval = ((interval) => (then, ms) => interval(then, ms / faster))(setInterval);
   const { NativeSocket } = await import("./native.mjs");
   const getToken = async () => ({ token: "t", ttl_s: 3600 });
   window.client = new NativeSocket(`ws://${location.host}/v1/socket`, getToken, (...said) => told.push(said));

@@ -55,20 +55,20 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(**answers: Any) -> AsyncIterator[World]:
-    async with browser() as context, world_in(context, **answers) as made:
+async def world(*, page: str = "", **answers: Any) -> AsyncIterator[World]:
+    async with browser() as context, world_in(context, page=page, **answers) as made:
         yield made
 
 
 @contextlib.asynccontextmanager
-async def world_in(context: BrowserContext, **answers: Any) -> AsyncIterator[World]:
+async def world_in(context: BrowserContext, *, page: str = "", **answers: Any) -> AsyncIterator[World]:
     gateway = FakeGateway()
     gateway.answers |= answers
     [module] = blocks("js", NATIVE_PAGE)
     files = {"index.html": PAGE, "native.mjs": module}
     async with serving(files, routes=gateway.routes) as url:
         tab = Tab(await context.new_page())
-        await tab.open(url)
+        await tab.open(url + page)
         made = World(tab, gateway)
         await made.until_connected(1)
         yield made
@@ -119,7 +119,7 @@ async def test_it_waits_longer_after_each_failure_and_each_time_by_chance() -> N
 
 
 async def test_a_connection_that_says_nothing_is_left() -> None:
-    async with world() as found:
+    async with world(page="/#impatient") as found:
         found.gateway.answers["ping"] = lambda _, __, ___: []
         await found.until_connected(2)
         assert await found.until_told("waiting") == "1006 nothing is heard"
