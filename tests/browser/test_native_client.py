@@ -141,6 +141,19 @@ async def test_what_failed_comes_again_in_order_and_what_was_on_its_way_is_dropp
         assert [each["entry"] for each in connection.asked("ack")] == ["1-0", "2-0", "3-0", "4-0"]
 
 
+async def test_what_cannot_be_given_back_comes_again_on_the_next_connection() -> None:
+    async with world(nack=refusal("invalid")) as found:
+        [connection] = found.gateway.connections
+        await found.value("fails.add('k2')")
+        await connection.say(delivery(1), delivery(2), delivery(3))
+        await found.until_connected(2)
+        again = found.gateway.connections[1]
+        await again.say(delivery(2), delivery(3))
+        await found.until_seen("k1", "k2", "k2", "k3")
+        await wait_until(lambda: len(again.asked("ack")) == 2, within_s=WITHIN_S)
+        assert [each["entry"] for each in connection.asked("ack")] == ["1-0"]
+
+
 async def test_an_event_of_a_lost_connection_is_not_acknowledged_on_the_next_one() -> None:
     async with world() as found:
         [connection] = found.gateway.connections
