@@ -34,6 +34,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("scale starts its own installations: omit --url")
     if parsed.native and not parsed.profile:
         parser.error("--native needs --profile")
+    if parsed.window > 1 and parsed.publisher == "rest":
+        parser.error("--window needs --publisher websocket")
     parsed.label = parsed.label or parsed.scenario
     return parsed
 
@@ -67,6 +69,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("load")
     how.add_argument("--size", type=count, default=200, help="size of a notification in bytes")
     how.add_argument("--lanes", type=count, default=20, help="publishers, each with one request in progress")
+    how.add_argument(
+        "--publisher",
+        choices=("rest", "websocket"),
+        default="rest",
+        help="a request of HTTP for each publish, or sockets of notify.v1 that stay open",
+    )
+    how.add_argument(
+        "--window", type=count, default=1, help="with --publisher websocket: requests in progress of each"
+    )
     how.add_argument(
         "--processes",
         type=count,
