@@ -37,7 +37,7 @@ class RunOptions:
     lanes: int = 20
     size: int = 200
     patience_s: float = 15.0
-    publisher: str = "rest"
+    publisher: str | None = None
     window: int = 1
     observe: Wanted = field(default_factory=Wanted)
 

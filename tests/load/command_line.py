@@ -34,7 +34,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("scale starts its own installations: omit --url")
     if parsed.native and not parsed.profile:
         parser.error("--native needs --profile")
-    if parsed.window > 1 and parsed.publisher == "rest":
+    if parsed.window and not parsed.publisher:
         parser.error("--window needs --publisher websocket")
     parsed.label = parsed.label or parsed.scenario
     return parsed
@@ -71,12 +71,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--lanes", type=count, default=20, help="publishers, each with one request in progress")
     how.add_argument(
         "--publisher",
-        choices=("rest", "websocket"),
-        default="rest",
-        help="a request of HTTP for each publish, or sockets of notify.v1 that stay open",
+        choices=("websocket",),
+        help="publish by sockets of notify.v1; if left out, by requests of HTTP",
     )
     how.add_argument(
-        "--window", type=count, default=1, help="with --publisher websocket: requests in progress of each"
+        "--window",
+        type=count,
+        help="with --publisher websocket: requests in progress of each, 1 if left out",
     )
     how.add_argument(
         "--processes",

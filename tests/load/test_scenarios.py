@@ -80,7 +80,7 @@ def installation_of(stack: Stack) -> Installation:
 
 async def run(stack: Stack, name: str, *more: str) -> list[Result]:
     arguments = command_line.arguments([name, *CASES[name], "--lanes", "2", "--label", "small", *more])
-    options = RunOptions(lanes=arguments.lanes, publisher=arguments.publisher, window=arguments.window)
+    options = RunOptions(lanes=arguments.lanes, publisher=arguments.publisher, window=arguments.window or 1)
     bench = Bench(installation_of(stack), options, Screen())
     try:
         return await SCENARIOS[name].run(bench, arguments)
