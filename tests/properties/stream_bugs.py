@@ -71,6 +71,11 @@ def _redis_loses_its_end(machine: StreamReading) -> Steps:
     yield machine.read(which=1, count=1)
 
 
+def _a_primary_has_a_clock_behind(machine: StreamReading) -> Steps:
+    yield machine.fail_over(which=1, kinds=["public"], count=1)
+    yield machine.read(which=1, count=1)
+
+
 def _more_come_than_are_kept(machine: StreamReading) -> Steps:
     yield machine.publish(kinds=["public"] * 4, most=3)
     yield machine.read(which=1, count=4)
@@ -92,17 +97,25 @@ def _an_event_for_a_channel(machine: StreamReading) -> Steps:
     yield machine.hear(which=1, count=1)
 
 
-_OTHERS = "|".join(
-    getattr(stream_model, name) for name in ("HOLE", "TWICE", "DISORDER", "UNTOLD", "WRONG_REASON")
+# What a bug leads to first depends on the steps.
+_ANY = "|".join(
+    getattr(stream_model, name)
+    for name in ("HOLE", "TWICE", "DISORDER", "UNTOLD", "WRONG_REASON", "WRONG_BEGINNING")
 )
 _FROM_THE_FIRST = "    offset = why == '' and at or beginning\n"
-_TRIMMED = "      'trimmed', trimmed[count][1]"
+_TRIMMED = "        'trimmed', trimmed[count][1]"
 _CHECK = "    if not is_known or at ~= offset"
-_AFTER_A_PURGE = "    if call('HGET', state, 'trimmed')"
+_AFTER_A_PURGE = "      if before ~= '0-0' and call('HGET', state, 'trimmed') ~= before then"
 
 
 def _bug(name: str, found_as: str, scenario: object, **more: object) -> Bug:
-    common = {"actor": Reader, "correct": Reader, "machine": StreamReading, "budget": STREAM_BUDGET}
+    common = {
+        "actor": Reader,
+        "correct": Reader,
+        "machine": StreamReading,
+        "budget": STREAM_BUDGET,
+        "or_as": _ANY,
+    }
     return Bug(name, found_as, scenario, **{**common, **more})  # type: ignore[arg-type]
 
 
@@ -112,14 +125,12 @@ BUGS = [
         stream_model.HOLE,
         _a_wakeup_is_lost,
         actor=NeverComparesBefore,
-        or_as=_OTHERS,
     ),
     _bug(
         "wakeup twice",
         stream_model.TWICE,
         _a_wakeup_comes_after_a_read,
         actor=PassesOnWhatIsAhead,
-        or_as=_OTHERS,
     ),
     _bug("live after one page", stream_model.HOLE, _a_page_is_not_all, actor=GoesLiveAfterOnePage),
     # The epoch is the same after a loss.
@@ -139,6 +150,14 @@ BUGS = [
         scripts=with_lines("stream_resume", {"    offset = at": _FROM_THE_FIRST}),
     ),
     _bug(
+        "an offset says nothing of its event",
+        stream_model.UNTOLD,
+        _a_primary_has_a_clock_behind,
+        scripts=with_lines(
+            "stream_append", {"    last = string.format": "    last = string.format('%d-%d', ms, number)\n"}
+        ),
+    ),
+    _bug(
         "what is trimmed is skipped",
         stream_model.HOLE,
         _more_come_than_are_kept,
@@ -148,7 +167,6 @@ BUGS = [
         "trimmed is not written",
         stream_model.WRONG_REASON,
         _more_come_than_are_kept,
-        or_as=_OTHERS,
         scripts=with_lines("stream_append", {_TRIMMED: "      'age_ms', age_ms)\n"}),
     ),
     _bug(
@@ -163,13 +181,13 @@ BUGS = [
         _a_purge_and_one_event,
         scripts=with_lines(
             "stream_append",
-            {_AFTER_A_PURGE: "    call('HSET', state, 'trimmed', last, 'reason', 'expired')\n"},
+            {_AFTER_A_PURGE: "      if before ~= '0-0' then\n"},
         ),
     ),
     _bug(
         "a wakeup for one channel",
         stream_model.NOT_FOR_READERS,
         _an_event_for_a_channel,
-        scripts=with_lines("stream_append", {"  if more == '' or not string.find(more": "  do\n"}),
+        scripts=with_lines("stream_append", {"    if more == '' or not string.find(more": "    do\n"}),
     ),
 ]

@@ -79,6 +79,18 @@ class StreamReading(RuleBasedStateMachine):
         self._there.publish(kinds, most=100)
         self.read(which, count)
 
+    @rule(which=WHICH, kinds=KINDS, count=COUNT)
+    def fail_over(self, which: int, kinds: Sequence[str], count: int) -> None:
+        """A reader has had events that the next primary has not, whose clock gives their times again."""
+        self._there.save()
+        self._there.stop_clock()
+        self._there.publish(kinds, most=100)
+        self.read(which, count)
+        self._there.lose_tail(-1)
+        self._there.publish(kinds, most=100)
+        self._there.start_clock()
+        self.hear(which, count)
+
     @rule(only_state=st.booleans())
     def flush(self, only_state: bool) -> None:
         self._there.flush(only_state=only_state)
@@ -100,6 +112,21 @@ class StreamReading(RuleBasedStateMachine):
     def lose_a_wakeup(self, which: int) -> None:
         if inbox := self._reader(which).inbox:
             inbox.popleft()
+
+    @rule(which=WHICH, is_late=st.booleans())
+    def miss_a_wakeup(self, which: int, is_late: bool) -> None:
+        """A reader at the end reads before a wakeup comes, or loses it; then it hears what is there."""
+        reader = self._reader(which)
+        self._there.run(reader.read_all())
+        reader.inbox.clear()
+        self._there.publish(["public"], most=100)
+        if is_late:
+            self.read(which, 4)
+        else:
+            self.lose_a_wakeup(which)
+        self._there.publish(["public"], most=100)
+        for _ in range(2):
+            self.hear(which, 4)
 
     @rule()
     def read_all(self) -> None:
