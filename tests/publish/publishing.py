@@ -12,7 +12,7 @@ from shared.model.events import Event
 from shared.model.sessions import Dialect, Session, SessionBinding
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.redis.connection import Command, OnReplies
 from shared.store import keyspace
 from shared.wire.events import Form
