@@ -62,6 +62,18 @@ class Gateway:
         return count
 
 
+WIDE = 150
+"""Channels: three lots."""
+
+
+def appends(gateway: Gateway) -> list[int]:
+    """The number of appends in each pipeline."""
+    return [
+        sum(command.arguments[0] in ("EVALSHA", "EVAL") for command in pipeline)
+        for pipeline in gateway.redis.pipelines
+    ]
+
+
 def posted(account_id: str, *events: Event) -> Posted:
     return Posted(account_id, events, b"", Form.JSON, None)
 

@@ -12,11 +12,19 @@ from shared.model.api_keys import new_id
 from shared.model.errors import StoreUnavailable
 from shared.publish.lots import LOT_COST, Line, Lots, Sendable
 from shared.store.queues import APPEND_LOT
-from tests.publish.publishing import Gateway, bind, bound_channel, event, listen, posted, queued, turns
+from tests.publish.publishing import (
+    WIDE,
+    Gateway,
+    appends,
+    bind,
+    bound_channel,
+    event,
+    listen,
+    posted,
+    queued,
+    turns,
+)
 from tests.store.stores import Stores
-
-WIDE = 150
-"""Channels: three lots."""
 
 
 @dataclass(eq=False)
@@ -162,15 +170,6 @@ def test_unexpected_error_ends_only_that_publish() -> None:
 
 
 @pytest.fixture
-async def channels(gateway: Gateway, stores: Stores) -> list[str]:
-    """The channels of an account that a publish reaches in several lots."""
-    made = [await bound_channel(stores) for _ in range(WIDE)]
-    await gateway.publish(event(0))
-    gateway.count_pipelines()
-    return made
-
-
-@pytest.fixture
 async def neighbour(gateway: Gateway, stores: Stores) -> str:
     """Another account with a binding."""
     wide, stores.account_id = stores.account_id, new_id()
@@ -179,14 +178,6 @@ async def neighbour(gateway: Gateway, stores: Stores) -> str:
     await gateway.publish(event(0), account_id=neighbour)
     gateway.count_pipelines()
     return neighbour
-
-
-def appends(gateway: Gateway) -> list[int]:
-    """The number of appends in each pipeline."""
-    return [
-        sum(command.arguments[0] in ("EVALSHA", "EVAL") for command in pipeline)
-        for pipeline in gateway.redis.pipelines
-    ]
 
 
 async def test_wide_publish_is_sent_in_lots(gateway: Gateway, channels: list[str], stores: Stores) -> None:
@@ -219,55 +210,6 @@ async def test_publishes_behind_a_wide_one_stay_behind_it(
 
     assert {tuple(queued(stores, channel)) for channel in channels[:-1]} == {("0", "1", "2", "3")}
     assert queued(stores, channels[-1]) == ["0", "1", "2", "3", "4"]
-
-
-async def test_publishes_that_wait_share_appends_in_the_order_of_arrival(
-    gateway: Gateway, channels: list[str], stores: Stores
-) -> None:
-    """Each goes to other channels too, in another order; one to a single channel is among them."""
-    first, last = channels[0], channels[-1]
-    everywhere = [asyncio.create_task(gateway.publish(event(n))) for n in range(1, 12)]
-    alone = asyncio.create_task(gateway.publish(event(12, to=first)))
-    behind = [asyncio.create_task(gateway.publish(event(n))) for n in range(13, 16)]
-
-    counts = await asyncio.gather(*everywhere, alone, *behind)
-
-    assert counts == [[WIDE]] * 11 + [[1]] + [[WIDE]] * 3
-    numbers = [str(n) for n in range(16)]
-    assert queued(stores, first) == numbers
-    assert queued(stores, last) == [n for n in numbers if n != "12"]
-    assert {tuple(queued(stores, channel)) for channel in channels[1:]} == {tuple(queued(stores, last))}
-    per_pipeline = appends(gateway)
-    # Two of them are sent as far as they fit before others wait.
-    assert sum(per_pipeline) < 7 * WIDE, "of 14 times so many"
-    assert max(per_pipeline) <= LOT_COST // 4 + 1
-
-
-async def test_publish_with_a_receipt_joins_no_other(
-    gateway: Gateway, channels: list[str], stores: Stores
-) -> None:
-    wanted = [event(n)._replace(receipt=n == 3) for n in range(1, 6)]
-    await asyncio.gather(*(gateway.publish(each) for each in wanted))
-
-    assert {tuple(queued(stores, channel)) for channel in channels} == {("0", "1", "2", "3", "4", "5")}
-
-
-async def test_channel_that_refuses_a_shared_append_is_repaired_for_each(
-    gateway: Gateway, channels: list[str], stores: Stores
-) -> None:
-    """Its bindings change in Redis alone: the gateway finds out by the refusals."""
-    publishing = [asyncio.create_task(gateway.publish(event(n, "orders"))) for n in range(1, 6)]
-    while not sum(appends(gateway)):
-        await turns(1)
-    await bind(stores, channels[-1], "other")
-    await bind(stores, channels[-2], "orders", "other")
-
-    counts = await asyncio.gather(*publishing)
-
-    ids = [queued(stores, channel) for channel in channels]
-    assert ids[:-1] == [["0", "1", "2", "3", "4", "5"]] * (WIDE - 1)
-    assert counts == [[sum(str(n) in each for each in ids)] for n in range(1, 6)]
-    assert await gateway.is_idle()
 
 
 async def test_wide_publish_is_repaired_where_bindings_change_meanwhile(
