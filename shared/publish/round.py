@@ -237,13 +237,13 @@ class Round:
 
     @property
     def _may_share(self) -> bool:
-        """Does nothing of its appends differ from those of other publishes but the events?"""
+        """Do its appends differ from those of other publishes by their events alone?"""
         return not (self._traceparent or self.matched.wants_receipts or self.publish.deadline)
 
     def _join(self, channel: str, version: str, events: list[Event]) -> "list[tuple[Round, Sequence[int]]]":
         """Adds to the events what followers have for the channel, in order: of each all or nothing."""
         joining: list[tuple[Round, Sequence[int]]] = []
-        size = sum(len(event.data) + len(event.attributes) for event in events)
+        size = _bytes_of(events)
         for other in self._followers:
             indexes = other.matched.channels.get(channel)
             if indexes is None:
@@ -252,12 +252,12 @@ class Round:
             if not is_fresh or other.matched.table.bindings_versions.get(channel) != version:
                 break
             more = list(map(other.publish.posted.events.__getitem__, indexes))
-            size += sum(len(event.data) + len(event.attributes) for event in more)
+            size += (more_bytes := _bytes_of(more))
             if len(events) + len(more) > _JOINED_EVENTS or size > _JOINED_BYTES:
                 break
             events += more
             joining.append((other, indexes))
-            self._joined_cost += cost_of(commands=0, copies=len(more), size_bytes=0)
+            self._joined_cost += cost_of(commands=0, copies=len(more), size_bytes=more_bytes)
         return joining
 
     def _rest(self, channel: str, indexes: Sequence[int]) -> list[int]:
@@ -387,14 +387,5 @@ class Round:
         return self.versions.of_tables == self.matched.versions
 
 
-def counts_of(publish: Publish, matched: Matched) -> list[int]:
-    """For each event the number of channels and sessions that have taken it.
-
-    A session counts only if it matches now: what it took and no longer wants, its edge drops.
-    """
-    counts = list(publish.taken.counts)
-    for session, indexes in matched.sessions.items():
-        offered = publish.taken.sessions[session]
-        for index in indexes:
-            counts[index] += offered[index]
-    return counts
+def _bytes_of(events: Sequence[Event]) -> int:
+    return sum(len(event.data) + len(event.attributes) for event in events)
