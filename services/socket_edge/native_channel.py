@@ -8,7 +8,7 @@ that is in flight. Both move the loop back, so the order stays: what is sent aga
 import asyncio
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from services.socket_edge.claims import Claim
 from services.socket_edge.held import LeaseHolder
@@ -38,6 +38,10 @@ _OF_THE_SOCKET = (CloseReason.STOPPING, CloseReason.REDIS_UNAVAILABLE)
 _EARLY_S = 0.002
 _DIALECT = {"dialect": "native"}
 _SENT = telemetry.sent.series(_DIALECT)
+
+
+OnRemoved: TypeAlias = Callable[[bool], None]
+"""Gets whether the queue has removed it; False when that is unknown, and it may come again."""
 
 
 class ChannelSocket(Protocol):
@@ -103,7 +107,10 @@ class NativeChannel(LeaseHolder):
         self._resumes_s = 0.0
         # What is sent up to this entry was sent before.
         self._again_until = ""
-        self._acked_until = BEGINNING
+        self._acked_until = self._removed_until = BEGINNING
+        # Who waits until the queue has removed what was acknowledged.
+        self._unanswered: list[tuple[str, OnRemoved]] = []
+        self.loop.on_acked = self._on_acked
         # When the client last acknowledged or gave back something, or got the first of what is in flight.
         self._progress_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -173,7 +180,7 @@ class NativeChannel(LeaseHolder):
         # An ack that is on its way could name the entry of another event by now.
         self._in_flight.clear()
         self._overdue.clear()
-        self._acked_until = BEGINNING
+        self._acked_until = self._removed_until = BEGINNING
         self.let_go(CloseReason.LOST_WRITES)
 
     def has_room(self) -> bool:
@@ -227,6 +234,21 @@ class NativeChannel(LeaseHolder):
             self.acked += 1
             if first == entry:
                 return taken_bytes, sent_s
+
+    def when_removed(self, entry: str, answer: OnRemoved) -> None:
+        """Answers when the queue has removed everything up to this entry, or the channel is let go before."""
+        self._unanswered.append((entry, answer))
+        self._on_acked(self._removed_until)
+
+    def _on_acked(self, until: str) -> None:
+        self._removed_until = until
+        if self._unanswered:
+            unanswered, self._unanswered = self._unanswered, []
+            for entry, answer in unanswered:
+                if _is_before(until, entry):
+                    self._unanswered.append((entry, answer))
+                else:
+                    answer(True)
 
     def nack(self, entry: str, *, delay_s: float) -> bool:
         """Sends this entry and all behind it again, after the delay. False if it was not sent, or is acked.
@@ -345,6 +367,12 @@ class NativeChannel(LeaseHolder):
 
     async def abort(self) -> None:
         """Its socket is aborted too."""
+
+    def on_removed(self) -> None:
+        super().on_removed()
+        unanswered, self._unanswered = self._unanswered, []
+        for _, answer in unanswered:
+            answer(False)
 
     @property
     def facts(self) -> dict[str, str | int]:

@@ -75,11 +75,22 @@ class NativeChannels(Part):
         name = {"name": record.name} if record.name else {}
         return "opened", {"channel": channel.shown_id, **name}
 
-    def ack(self, done: Ack) -> Said:
-        """Raises Refusal."""
-        if not self._of(done.channel).ack(done.entry):
+    def ack(self, request: Request, done: Ack) -> Said | None:
+        """Acknowledges. Who asks for an answer gets it when Redis has removed it all. Raises Refusal."""
+        channel, said = self._of(done.channel), ("acked", {"channel": done.channel, "entry": done.entry})
+        if not channel.ack(done.entry):
             raise _unknown_entry(done.entry)
-        return "acked", {"channel": done.channel, "entry": done.entry}
+        if request.ref is None:
+            return said
+        channel.when_removed(done.entry, partial(self._answer_ack, request, said))
+        return None
+
+    def _answer_ack(self, request: Request, said: Said, is_removed: bool) -> None:
+        if is_removed:
+            self.socket.answer(request, said)
+        else:
+            message = "the channel is no longer this socket's, and had not acked it: it may come again"
+            self.socket.refuse(request, Refusal(ErrorCode.CONFLICT, message))
 
     def nack(self, given_back: Nack) -> Said:
         """Raises Refusal."""
@@ -217,7 +228,7 @@ def _open(socket: NativeSocket, request: Request) -> Handled:
 
 def _ack(socket: NativeSocket, request: Request) -> Handled:
     assert isinstance(request.body, Ack)
-    return socket.part(NativeChannels).ack(request.body)
+    return socket.part(NativeChannels).ack(request, request.body)
 
 
 def _nack(socket: NativeSocket, request: Request) -> Handled:
