@@ -72,12 +72,16 @@ def _gauge(
     name: str, *, description: str, labels: Sequence[Labels] = (_NO_LABELS,)
 ) -> Callable[[Callable[..., int]], None]:
     """A function that sets what reads the gauge at each scrape, given the values of each set of labels."""
+    reads: list[Callable[..., int]] = []
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(int(read(*each.values())), dict(each)) for read in reads for each in labels]
 
     def watch(read: Callable[..., int]) -> None:
-        def observe(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(int(read(*each.values())), dict(each)) for each in labels]
-
-        _meter.create_observable_gauge(name, [observe], description=description)
+        if not reads:
+            _meter.create_observable_gauge(name, [observe], description=description)
+        # Only the newest: the meter would keep every edge that a process has ever made.
+        reads[:] = [read]
 
     return watch
 

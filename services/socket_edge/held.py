@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
 
 from starlette.types import Scope, Send
 
@@ -30,9 +30,6 @@ _TURN = 100
 _LATE_SHARE = 1 / 4
 # The lease went with the channel or the key, or to another owner: there is nothing to release.
 WITHOUT_LEASE = (CloseReason.TAKEN_OVER, CloseReason.CHANNEL_DELETED, CloseReason.KEY_REVOKED)
-
-
-Held = TypeVar("Held", bound="HeldConnection")
 
 
 class HeldConnection(ABC):
@@ -296,6 +293,15 @@ class LeaseHolder(HeldConnection):
     def on_removed(self) -> None:
         # The loop refers to its transport: both would stay in memory until the garbage collector runs.
         del self.loop
+
+
+class _IsHeld(Protocol):
+    @property
+    def is_held(self) -> bool:
+        """Whether the edge holds it."""
+
+
+Held = TypeVar("Held", bound=_IsHeld)
 
 
 async def in_turns(connections: Iterable[Held]) -> AsyncIterator[Held]:

@@ -13,6 +13,7 @@ from services.socket_edge.native_parts import Handler
 from services.socket_edge.native_publish import publish
 from services.socket_edge.native_session import auth, ping, refresh
 from services.socket_edge.native_socket import NativeSocket
+from services.socket_edge.native_topics import subscribe, unsubscribe
 from services.socket_edge.session_socket import address_of, hold
 from shared.model.errors import TokenRefused, Unauthenticated
 from shared.runtime.http.client_address import block_of
@@ -25,6 +26,8 @@ HANDLERS: Mapping[str, Handler] = {
     "auth": auth,
     "refresh": refresh,
     "ping": ping,
+    "subscribe": subscribe,
+    "unsubscribe": unsubscribe,
     **CHANNEL_HANDLERS,
     "publish": publish,
 }

@@ -5,10 +5,10 @@ A handler gets the socket and a parsed request:
     def subscribe(socket: NativeSocket, request: Request) -> Handled: ...
 
 It returns what to answer at once, or a coroutine that does, or `None`, and then calls `socket.answer` or
-`socket.refuse` later, exactly once. Requests are begun in the order of arrival, each when the one before it
-has no coroutine under way any more; so one that answers later holds up nothing. What a handler or its
-coroutine raises becomes the error that the client is told (native_refusals.py); `Refusal` is for those that
-only native sockets have.
+`socket.refuse` later, exactly once. A coroutine that has called `socket.answer` itself returns `None`, too.
+Requests are begun in the order of arrival, each when the one before it has no coroutine under way any more;
+so one that answers later holds up nothing. What a handler or its coroutine raises becomes the error that the
+client is told (native_refusals.py); `Refusal` is for those that only native sockets have.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Said: TypeAlias = tuple[str, Any]
 """The name and the value of an answer: `("pong", {})`."""
-Handled: TypeAlias = Said | Coroutine[Any, Any, Said] | None
+Handled: TypeAlias = Said | Coroutine[Any, Any, Said | None] | None
 Handler: TypeAlias = Callable[["NativeSocket", Request], Handled]
 
 
@@ -35,6 +35,9 @@ class Part(ABC):
     @abstractmethod
     def on_refreshed(self) -> None:
         """`socket.caller` is another token: ends what it does not name, and tells the client."""
+
+    def wake(self) -> None:  # noqa: B027
+        """The edge's sweep, once a minute: looks whether it may still have what it has."""
 
     @abstractmethod
     async def drain(self) -> None:

@@ -30,7 +30,7 @@ from shared.publish.request import (
     published_events,
     repeatable,
 )
-from shared.wire.events import random_id
+from shared.wire.events import random_ids
 from shared.wire.idempotency import is_idempotency_key
 from shared.wire.native import replies
 from shared.wire.native.frames import MOST_EVENTS, Publish, Refused, Request, check
@@ -94,7 +94,7 @@ class Publishes(Part):
             posted = self._parse(caller, request, events, repeated.event_id)
             _in_background(self._publish_once(self._ask(request), posted, repeated))
         else:
-            posted = self._parse(caller, request, events, random_id)
+            posted = self._parse(caller, request, events, random_ids())
             self._start(self._ask(request), posted)
 
     def refuse(self, request: Request | Refused, error: Exception) -> None:
@@ -140,7 +140,7 @@ class Publishes(Part):
         self, asked: _Asked, caller: ApiKey | Grant, events: bytes, repeated: Repeatable | None
     ) -> None:
         """A long one: others have their turns of the event loop meanwhile."""
-        id_of = random_id if repeated is None else repeated.event_id
+        id_of = None if repeated is None else repeated.event_id
         try:
             posted = await parse_in_turns(caller, _HEADERS, events, id_of=id_of, most=MOST_EVENTS)
             check_granted(caller, posted.events)

@@ -14,10 +14,10 @@ from starlette.types import Scope, Send
 
 from services.socket_edge.admission import Budget
 from services.socket_edge.credential_watcher import Credential
-from services.socket_edge.held import HeldSocket
 from services.socket_edge.native_parts import Handler, Part, Said
 from services.socket_edge.native_publish import Publishes
 from services.socket_edge.native_refusals import told_of
+from services.socket_edge.native_writes import WrittenSocket
 from services.socket_edge.token_watcher import TokenCredential
 from shared import telemetry
 from shared.model.api_keys import ApiKey, new_id
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NATIVE = "native"
 AUTHENTICATE_S = 10.0
 MOST_TOPICS = 100
 MOST_CHANNELS = 100
@@ -44,12 +43,9 @@ MOST_UNANSWERED = 16
 MOST_UNANSWERED_BYTES = 1024 * 1024
 FRAME_BYTES = 1024 * 1024
 STRANGERS_FRAME_BYTES = 64 * 1024
-# Of a close frame, without the code.
-_MOST_TEXT_BYTES = 123
 _WITHOUT_CALLER = ("auth", "ping")
 # They have bounds of their own: those of the account's rates, and of what a channel has in flight.
 _UNLIMITED = ("publish", "ack", "nack")
-_FRAMES = telemetry.frames.series({"dialect": NATIVE})
 
 P = TypeVar("P", bound=Part)
 
@@ -61,12 +57,10 @@ class NotAuthenticated(Unauthenticated):
         Exception.__init__(self, "the socket is not authenticated: send auth first")
 
 
-class NativeSocket(HeldSocket):
+class NativeSocket(WrittenSocket):
     """One socket. `caller` is what its token allows, or its API key; None before `auth`."""
 
-    kind = NATIVE
     closed_log = "native.closed"
-    _dialect = "native"
 
     def __init__(
         self, edge: "Edge", handlers: Mapping[str, Handler], *, address: str, scope: Scope, send: Send
@@ -77,14 +71,14 @@ class NativeSocket(HeldSocket):
         self.is_draining = False
         self._handlers = handlers
         self._parts: dict[type[Part], Part] = {}
-        self._sent = self._requests = 0
+        self._requests = 0
         # What waits for the requests before it. No deque: an empty one takes 760 bytes of each idle socket.
         self._waiting: list[Request | Refused] = []
         self._working: asyncio.Task[None] | None = None
         self._unanswered = self._unanswered_bytes = 0
         self._is_open = self._is_holding = False
-        self._close_text = ""
-        self._closing: asyncio.Task[None] | None = None
+        # When nothing is unanswered any more, for a shutdown.
+        self._answered: asyncio.Future[None] | None = None
         # Of a stranger; None from `become` on.
         self._budget: Budget | None = Budget(edge.settings)
         self._authenticate_by_s = edge.event_loop.time() + AUTHENTICATE_S
@@ -93,11 +87,11 @@ class NativeSocket(HeldSocket):
         self._hear_control_frames = control["hear_control_frames"]
         self._hear_control_frames(self._on_control_frame)
 
-    @property
-    def edge(self) -> "Edge":
-        return self._edge
-
     # Who it is
+
+    @property
+    def is_stranger(self) -> bool:
+        return self.caller is None
 
     def become(self, caller: ApiKey | Grant, credential: Credential | TokenCredential) -> None:
         """The client has authenticated, or has another token. The socket ends with it."""
@@ -177,11 +171,6 @@ class NativeSocket(HeldSocket):
         self._take(request)
         return request.operation not in _UNLIMITED
 
-    @property
-    def _has_room(self) -> bool:
-        # One more than was said: a client that keeps to it is always read.
-        return self._unanswered <= MOST_UNANSWERED and self._unanswered_bytes < MOST_UNANSWERED_BYTES
-
     def _take(self, request: Request | Refused) -> None:
         self._requests += 1
         self._unanswered += 1
@@ -190,9 +179,7 @@ class NativeSocket(HeldSocket):
             self._begin(request)
         else:
             self._waiting.append(request)
-        if not self._has_room and not self._is_holding:
-            self._is_holding = True
-            self._hold_messages(True)
+        self._plan_reading()
 
     def _begin(self, request: Request | Refused) -> None:
         try:
@@ -216,9 +203,10 @@ class NativeSocket(HeldSocket):
         elif handled is not None:
             self._working = self._edge.event_loop.create_task(self._work(request, handled))
 
-    async def _work(self, request: Request | Refused, handled: Coroutine[Any, Any, Said]) -> None:
+    async def _work(self, request: Request | Refused, handled: Coroutine[Any, Any, Said | None]) -> None:
         try:
-            self.answer(request, await handled)
+            if (said := await handled) is not None:
+                self.answer(request, said)
         except Exception as error:
             self.refuse(request, error)
         finally:
@@ -234,7 +222,8 @@ class NativeSocket(HeldSocket):
         """Answers a request that was begun: with a name and a value, or with the text of the frame."""
         if request.ref is not None:
             self.write(said if isinstance(said, bytes) else replies.answer(request.ref, *said))
-        self._on_answered(request, "done")
+        self._count_answered(request, "done")
+        self._on_answered()
 
     def refuse(self, request: Request | Refused, error: Exception) -> None:
         """Tells the client that a request was not carried out, and why."""
@@ -250,7 +239,7 @@ class NativeSocket(HeldSocket):
             texts.append(said)
             self._count_answered(request, outcome)
         self.write(*texts)
-        self._read_on()
+        self._on_answered()
 
     def _error_text(self, request: Request | Refused, error: Exception) -> tuple[bytes, str]:
         told = told_of(error)
@@ -260,31 +249,27 @@ class NativeSocket(HeldSocket):
         text = replies.error(request.ref, told.code, told.message, retry_after_s=told.retry_after_s)
         return text, told.code
 
-    def _on_answered(self, request: Request | Refused, outcome: str) -> None:
-        self._count_answered(request, outcome)
-        self._read_on()
-
     def _count_answered(self, request: Request | Refused, outcome: str) -> None:
         self._unanswered -= 1
         self._unanswered_bytes -= request.size_bytes
         telemetry.native_requests.add(1, {"operation": request.operation, "outcome": outcome})
 
-    def _read_on(self) -> None:
-        if self._is_holding and self._has_room:
-            self._is_holding = False
-            self._hold_messages(False)
+    def _on_answered(self) -> None:
+        self._plan_reading()
+        if self._answered is not None and not self._unanswered and not self._answered.done():
+            self._answered.set_result(None)
 
-    def write(self, *texts: bytes) -> bool:
-        """Writes frames; False when the client has gone, or the socket closes."""
-        if self.close_reason is not None:
-            return False
-        try:
-            self._write(texts, None)
-        except OSError:
-            return False
-        self._sent += len(texts)
-        _FRAMES.total += len(texts)
-        return True
+    def _plan_reading(self) -> None:
+        """Reads on, unless too much is unanswered or unread."""
+        has_room = (
+            # One more than was said: a client that keeps to it is always read.
+            self._unanswered <= MOST_UNANSWERED
+            and self._unanswered_bytes < MOST_UNANSWERED_BYTES
+            and not self._is_clogged
+        )
+        if has_room is self._is_holding:
+            self._is_holding = not has_room
+            self._hold_messages(not has_room)
 
     def unread_bytes(self) -> int:
         """How many of the written bytes the client has not read; a system call."""
@@ -293,7 +278,8 @@ class NativeSocket(HeldSocket):
     # Its end
 
     def wake(self) -> None:
-        """Nothing waits for it in Redis."""
+        for part in list(self._parts.values()):
+            part.wake()
 
     @property
     def next_check_s(self) -> float:
@@ -305,25 +291,15 @@ class NativeSocket(HeldSocket):
         if self._budget is not None and now_s >= self._authenticate_by_s:
             await self.close_at_once(CloseReason.NOT_AUTHENTICATED)
 
-    def close_soon(self, reason: CloseReason, text: str = "") -> None:
-        """Closes when this turn of the event loop has written what it has, and takes no more requests.
-
-        A stranger is hung up on.
-        """
-        if self._closing is None:
-            self._close_text = text
-            close = self.close if self._budget is None else self.close_at_once
-            self._closing = self._edge.event_loop.create_task(close(reason))
-
-    def _text_of(self, text: str) -> str:
-        return (self._close_text or text).encode()[:_MOST_TEXT_BYTES].decode(errors="ignore")
-
     async def drain(self, *, within_s: float) -> None:
         """Closes when what was read is answered and what was sent is acknowledged, or the time is over."""
         self.is_draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await asyncio.gather(*(part.drain() for part in self._parts.values()))
+                if self._unanswered:
+                    self._answered = self._edge.event_loop.create_future()
+                    await self._answered
         await self.close(CloseReason.STOPPING)
 
     async def finish(self) -> None:

@@ -8,10 +8,11 @@ is sent an end, and comes back with its last id: nothing that it does delays the
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from services.socket_edge.held import HeldConnection
+from services.socket_edge.stream_buffer import StreamBuffer
 from services.socket_edge.stream_frames import frames_for
 from shared import telemetry
 from shared.model.channels import CloseReason
@@ -58,12 +59,7 @@ class StreamReader(HeldConnection):
         self._abort = abort
         self._readings: list[Reading] = []
         self._frames = frames_for(self.topics, account_id=account_id, is_chunked=response.is_chunked)
-        # How many bytes waited in the buffer behind the last delivery.
-        self._waiting = 0
-        # Where in the response each delivery ends that may wait in the buffer, and its number of events.
-        # No deque: an empty one takes 760 bytes of each reader.
-        self._unsent: list[tuple[int, int]] = []
-        self._unsent_events = 0
+        self._buffer = StreamBuffer(edge.settings, response)
         self._has_begun = False
         self._ending: asyncio.Task[None] | None = None
         self._due_s = edge.event_loop.time() + edge.settings.sse_heartbeat_s
@@ -80,10 +76,7 @@ class StreamReader(HeldConnection):
     def on_events(self, delivery: "Delivery") -> None:
         if self.close_reason is not None:
             return
-        limits = self._edge.settings
-        if (
-            self._waiting > limits.stream_buffer_bytes or self._unsent_events > limits.stream_buffer_events
-        ) and self._is_behind():
+        if self._buffer.is_full():
             telemetry.stream_overflows.add(1)
             self.end(CloseReason.TOO_SLOW)
             return
@@ -98,53 +91,17 @@ class StreamReader(HeldConnection):
             count = len(delivery.events)
             self.sent += count
             _SENT.total += count
-            self._waiting = waiting = self._response.write(framed)
-            if waiting <= len(framed) and self._unsent:
-                # The kernel has taken all before it.
-                self._unsent.clear()
-                self._unsent_events = 0
-            if waiting:
-                self._unsent.append((self._response.written_bytes, count))
-                self._unsent_events += count
+            waiting = self._response.write(framed)
+            self._buffer.note(waiting, size_bytes=len(framed), events=count)
 
     async def until_room(self) -> bool:
-        settings = self._edge.settings
         while self.close_reason is None and self._response.is_open:
-            waiting = self._forget_sent()
-            if (
-                waiting <= settings.stream_buffer_bytes // 2
-                and self._unsent_events <= settings.stream_buffer_events // 2
-            ):
+            if self._buffer.has_room():
                 return True
             await self._response.until_room()
-            if self._forget_sent():
+            if self._buffer.forget_sent():
                 await asyncio.sleep(_ROOM_S)
         return False
-
-    def _is_behind(self) -> bool:
-        """Does more wait for the client than may? What comes now is not counted: alone it may be large."""
-        settings = self._edge.settings
-        return (
-            self._forget_sent() > settings.stream_buffer_bytes
-            or self._unsent_events > settings.stream_buffer_events
-        )
-
-    def _forget_sent(self) -> int:
-        """Forgets the deliveries that the kernel has; how many bytes still wait."""
-        waiting = self._response.buffered_bytes()
-        if not waiting:
-            self._unsent.clear()
-            self._unsent_events = 0
-            return 0
-        sent = self._response.written_bytes - waiting
-        done = 0
-        for end, count in self._unsent:
-            if end > sent:
-                break
-            done += 1
-            self._unsent_events -= count
-        del self._unsent[:done]
-        return waiting
 
     # As a response
 
@@ -198,6 +155,10 @@ class StreamReader(HeldConnection):
 
     async def close(self, reason: CloseReason) -> None:
         self.end(reason)
+
+    async def on_unbound(self, topics: Collection[str]) -> None:
+        """These are no longer bound to its API key."""
+        self.end(CloseReason.UNBOUND)
 
     async def abort(self) -> None:
         self._abort()

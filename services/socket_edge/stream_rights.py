@@ -8,10 +8,9 @@ after its binding was removed.
 import asyncio
 import contextlib
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from services.socket_edge.held import in_turns
-from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.runtime.http.responses import Problem
 from shared.store.routing import Routing
@@ -19,9 +18,28 @@ from shared.store.streams import Streams
 from shared.wire.stream_requests import no_stream
 
 if TYPE_CHECKING:
-    from services.socket_edge.stream_reader import StreamReader
+    from services.socket_edge.credential_watcher import Credential
 
 _RETRY_S = 1.0
+
+
+class BoundReader(Protocol):
+    """What reads topics that its API key is bound to."""
+
+    @property
+    def credential(self) -> "Credential | None":
+        """That of its API key; None if it has none."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the edge still holds it."""
+
+    @property
+    def topics(self) -> Collection[str]:
+        """Those that it reads."""
+
+    async def on_unbound(self, topics: Collection[str]) -> None:
+        """These are no longer bound."""
 
 
 class StreamRights:
@@ -30,7 +48,7 @@ class StreamRights:
     def __init__(self, routing: Routing, streams: Streams) -> None:
         self._routing = routing
         self._streams = streams
-        self._waiting: dict[tuple[str, str], dict[StreamReader, None]] = {}
+        self._waiting: dict[tuple[str, str], dict[BoundReader, None]] = {}
         self._any_waiting = asyncio.Event()
 
     async def check_bound(self, account_id: str, api_key_id: str, topics: Collection[str]) -> None:
@@ -50,8 +68,8 @@ class StreamRights:
             if rules.keep_for(topic) is None:
                 raise Problem(404, no_stream(topic), fields=[("topic", f"{topic} must have a rule")])
 
-    def check_again(self, reader: "StreamReader") -> None:
-        """Ends the reader soon, unless its topics are still bound to its key."""
+    def check_again(self, reader: BoundReader) -> None:
+        """Looks soon whether the reader's topics are still bound to its key, and tells it which are not."""
         if (credential := reader.credential) is not None:
             key = (credential.account_id, credential.api_key_id)
             self._waiting.setdefault(key, {})[reader] = None
@@ -76,5 +94,5 @@ class StreamRights:
             topics = {topic for reader in readers for topic in reader.topics}
             bound = await self._routing.bound_topics(account_id, api_key_id, topics)
             async for reader in in_turns(readers):
-                if not bound.issuperset(reader.topics):
-                    await reader.close(CloseReason.UNBOUND)
+                if lost := [topic for topic in reader.topics if topic not in bound]:
+                    await reader.on_unbound(lost)

@@ -8,7 +8,7 @@ Publishers send the same topics again and again, so what a topic alone has found
 changes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -114,7 +114,7 @@ class Index:
         if trees is not None:
             for names, root in trees.items():
                 values = [fields.get(name, "") for name in names]
-                for node in self._field_nodes(root, values, 0):
+                for node in _field_nodes(root, values):
                     found.update(node.owners)
         elif not (where or is_of_devices) and len(found) <= _MOST_OWNERS:
             self._remember(topic, found)
@@ -154,18 +154,22 @@ class Index:
             nodes = following
         return nodes
 
-    def _field_nodes(self, node: _Node, values: list[str], depth: int) -> Iterator[_Node]:
-        if depth == len(values):
-            yield node
-            return
-        value = values[depth]
-        exact = node.exact.get(value)
-        if exact is not None:
-            yield from self._field_nodes(exact, values, depth + 1)
-        for length, table in node.prefixes.items():
-            prefixed = table.get(value[:length]) if len(value) >= length else None
-            if prefixed is not None:
-                yield from self._field_nodes(prefixed, values, depth + 1)
+
+def _field_nodes(root: _Node, values: list[str]) -> list[_Node]:
+    """All nodes that match the values, level by level."""
+    nodes = [root]
+    for value in values:
+        following: list[_Node] = []
+        for node in nodes:
+            exact = node.exact.get(value)
+            if exact is not None:
+                following.append(exact)
+            for length, table in node.prefixes.items():
+                prefixed = table.get(value[:length]) if len(value) >= length else None
+                if prefixed is not None:
+                    following.append(prefixed)
+        nodes = following
+    return nodes
 
 
 def _enter(node: _Node, nodes: dict[_Node, bool], *, by_any: bool) -> None:

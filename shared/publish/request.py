@@ -25,7 +25,6 @@ from shared.wire.events import (
     events_in,
     form_of,
     parse_events,
-    random_id,
 )
 from shared.wire.idempotency import HEADER, fingerprint_of, idempotency_key_in
 from shared.wire.posted_cloudevents import cloudevents_in
@@ -122,10 +121,11 @@ def parse(
     headers: Headers,
     body: bytes,
     *,
-    id_of: Callable[[int], str] = random_id,
+    id_of: Callable[[int], str] | None = None,
     most: int = MAX_EVENTS,
 ) -> Posted:
-    """The events that this publisher posts, at most so many of ours; `id_of` names those without an id.
+    """The events that this publisher posts, at most so many of ours; `id_of` names those without an id,
+    None at random.
 
     Raises Invalid, TooLarge.
     """
@@ -142,7 +142,7 @@ async def parse_in_turns(
     headers: Headers,
     body: bytes,
     *,
-    id_of: Callable[[int], str] = random_id,
+    id_of: Callable[[int], str] | None = None,
     most: int = MAX_EVENTS,
 ) -> Posted:
     """The same for a body of any length: others have their turns of the event loop meanwhile."""

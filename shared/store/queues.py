@@ -19,7 +19,7 @@ from shared.redis.connection import Command
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
 from shared.store.event_identity import identity_of
-from shared.store.shared_appends import SharedAppend
+from shared.store.shared_appends import QUEUED, AppendReply, SharedAppend
 
 BEGINNING = "0-0"
 
@@ -172,10 +172,13 @@ class Queues:
                 size_bytes=_SHARED_BYTES - size_bytes,
             )
 
-    def end_append(self, reply: Sequence[Any]) -> Appended:
-        if reply[0] != b"queued":
-            return Appended(reply[0].decode())
-        _, over, more_in = reply
+    def end_append(self, reply: AppendReply) -> Appended:
+        if isinstance(reply, bytes):
+            return Appended.QUEUED
+        status, *rest = reply
+        if status != QUEUED:
+            return Appended(status.decode())
+        over, more_in = rest
         if over:
             telemetry.dropped_from_queue(over=over, old=0)
         if more_in:

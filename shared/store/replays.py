@@ -16,7 +16,8 @@ from shared.model.events import Event
 from shared.model.replays import REPLAY, NewReplay, Replay, ReplayState, before_all
 from shared.redis.pipeline import Argument, RedisCommands
 from shared.store import keyspace
-from shared.store.queues import Appended, QueueLimits, Queues
+from shared.store.queues import QueueLimits, Queues
+from shared.store.shared_appends import QUEUED, status_of
 
 MOST_REPLAYS = 10
 """Of one account."""
@@ -136,9 +137,9 @@ class Replays:
             reply = await self._redis.script("replay_move", names, step)
         else:
             reply = await self._queues.begin_append(channel, events, again=REPLAY, step=step)
-            if reply[0].decode() == Appended.QUEUED:
+            if status_of(reply) == QUEUED:
                 self._queues.end_append(reply)
-        return Step(reply[0].decode())
+        return Step(status_of(reply).decode())
 
     async def end(self, replay: Replay, runner: str, state: ReplayState, *, error: str = "") -> bool:
         """False when it has ended already, or another process works at it."""

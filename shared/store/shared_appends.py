@@ -7,12 +7,18 @@ or none, and each request gets the reply.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from shared.redis.connection import Argument, Command, OnReply
 
-# For the requests behind the first one, which has what the append dropped.
-_QUEUED_TOO = [b"queued", 0, b""]
+QUEUED = b"queued"
+AppendReply: TypeAlias = bytes | list[Any]
+"""`QUEUED`, or a list: a status, and what goes with it (queue_append.lua)."""
+
+
+def status_of(reply: AppendReply) -> bytes:
+    status: bytes = reply if isinstance(reply, bytes) else reply[0]
+    return status
 
 
 class SharedAppend:
@@ -72,7 +78,8 @@ class _Replies:
         self.others = [second]
 
     def __call__(self, reply: Any) -> None:
-        others = reply if isinstance(reply, Exception) or reply[0] != b"queued" else _QUEUED_TOO
+        # The first one has what the append dropped.
+        others = QUEUED if isinstance(reply, list) and reply[0] == QUEUED else reply
         _hand_over(self._first, reply)
         for each in self.others:
             _hand_over(each, others)

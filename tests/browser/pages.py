@@ -1,57 +1,58 @@
-"""The page of docs/streams.md, served to tabs of Debian's Chromium."""
+"""Pages of the documentation, served to tabs of Debian's Chromium."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from aiohttp import web
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright
 
-from tests.harness.api import ApiKey
 from tests.harness.processes import free_port
 from tests.harness.programs import program
-from tests.stock.documented import STREAMS_PAGE, blocks
 
 # What a tab shows is gone with a reload; the tab keeps it for the test.
 _KEEP_SHOWN = """
 addEventListener("pagehide", () => {
-  const shown = [...document.querySelectorAll("#orders li")].map((each) => each.textContent);
-  const before = JSON.parse(sessionStorage.getItem("before") ?? "[]");
-  sessionStorage.setItem("before", JSON.stringify([...before, ...shown]));
+  for (const list of document.querySelectorAll("ul")) {
+    const shown = [...list.children].map((each) => each.textContent);
+    const before = JSON.parse(sessionStorage.getItem(`before ${list.id}`) ?? "[]");
+    sessionStorage.setItem(`before ${list.id}`, JSON.stringify([...before, ...shown]));
+  }
 });
 """
-_ALL_SHOWN = """() => [
-  ...JSON.parse(sessionStorage.getItem("before") ?? "[]"),
-  ...[...document.querySelectorAll("#orders li")].map((each) => each.textContent),
+_ALL_SHOWN = """(id) => [
+  ...JSON.parse(sessionStorage.getItem(`before ${id}`) ?? "[]"),
+  ...[...document.querySelectorAll(`#${id} li`)].map((each) => each.textContent),
 ]"""
+_TYPES = {"mjs": "text/javascript", "html": "text/html"}
 
 
 class Tab:
-    """A tab with the page."""
+    """A tab with a page."""
 
     def __init__(self, page: Page) -> None:
-        self._page = page
-        self.interruptions: list[str] = []
-        """What the reader has said before each further attempt."""
+        self.page = page
+        self.warnings: list[str] = []
+        """What the page's code has said before each further attempt, among others."""
         self.errors: list[str] = []
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def _heard(self, message: ConsoleMessage) -> None:
-        if "trying again" in message.text:
-            self.interruptions.append(message.text)
+        if message.type == "warning":
+            self.warnings.append(message.text)
 
     async def open(self, url: str) -> None:
-        await self._page.goto(url)
+        await self.page.goto(url)
 
     async def reload(self) -> None:
-        await self._page.reload()
+        await self.page.reload()
 
-    async def state(self) -> str:
-        return await self._page.inner_text("#state")
+    async def text(self, id: str) -> str:
+        return await self.page.inner_text(f"#{id}")
 
-    async def shown(self) -> list[str]:
-        """The ids of all events that it has shown, before reloads too."""
-        return list(await self._page.evaluate(_ALL_SHOWN))
+    async def shown(self, id: str = "orders") -> list[str]:
+        """All that a list of the page has shown, before reloads too."""
+        return list(await self.page.evaluate(_ALL_SHOWN, id))
 
 
 @contextlib.asynccontextmanager
@@ -69,27 +70,32 @@ async def browser() -> AsyncIterator[BrowserContext]:
 
 
 @contextlib.asynccontextmanager
-async def documented_page(origin: str, key: ApiKey) -> AsyncIterator[str]:
-    """Serves the page from an origin of its own, with this origin and key in place of the documented ones."""
-    [module], [page] = blocks("js", STREAMS_PAGE), blocks("html", STREAMS_PAGE)
-    for documented, ours in (("http://127.0.0.1:8000", origin), ("ak_…", key.secret)):
-        assert page.count(documented) == 1
-        page = page.replace(documented, ours)
+async def serving(
+    files: Mapping[str, str], *, port: int | None = None, routes: Iterable[web.RouteDef] = ()
+) -> AsyncIterator[str]:
+    """Serves these files by their names, from an origin of its own. `/` is index.html."""
+
+    async def answer(request: web.Request) -> web.Response:
+        name = request.match_info["name"] or "index.html"
+        if name not in files:
+            raise web.HTTPNotFound
+        return web.Response(text=files[name], content_type=_TYPES[name.rpartition(".")[2]])
+
     app = web.Application()
-
-    async def index(_: web.Request) -> web.Response:
-        return web.Response(text=page, content_type="text/html")
-
-    async def reader(_: web.Request) -> web.Response:
-        return web.Response(text=module, content_type="text/javascript")
-
-    app.router.add_get("/", index)
-    app.router.add_get("/stream.mjs", reader)
+    app.add_routes([*routes, web.get("/{name:.*}", answer)])
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    port = free_port()
+    port = port or free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
-        yield f"http://127.0.0.1:{port}/"
+        yield f"http://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
+
+
+def with_ours(page: str, *pairs: tuple[str, str]) -> str:
+    """The page with our text in place of each documented one, which it has once."""
+    for documented, ours in pairs:
+        assert page.count(documented) == 1, documented
+        page = page.replace(documented, ours)
+    return page

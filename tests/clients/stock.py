@@ -189,12 +189,14 @@ class _WebsocketClientSocket(Socket):
         super().__init__()
         self.errors: list[object] = []
         self.opened = threading.Event()
+        self._owes_a_pong = False
         self._app = websocket.WebSocketApp(
             offer.url,
             header=offer.headers,
             subprotocols=list(offer.subprotocols) or None,
             on_open=self._on_open,
-            on_message=lambda _, message: self.received(message),
+            on_message=self._on_message,
+            on_ping=self._on_ping,
             on_pong=lambda _, payload: self.pongs.append(bytes(payload)),
             on_error=lambda _, error: self.errors.append(error),
             on_close=self._on_close,
@@ -206,6 +208,14 @@ class _WebsocketClientSocket(Socket):
         self.subprotocol = app.sock.getsubprotocol()
         self.opened.set()
 
+    def _on_message(self, _: websocket.WebSocketApp, message: str | bytes) -> None:
+        self._owes_a_pong = True
+        self.received(message)
+
+    def _on_ping(self, _: websocket.WebSocketApp, __: bytes) -> None:
+        """The library has answered it."""
+        self._owes_a_pong = False
+
     def _on_close(self, _: websocket.WebSocketApp, code: int | None, reason: str | None) -> None:
         self.close_code = code or 1006
 
@@ -214,5 +224,8 @@ class _WebsocketClientSocket(Socket):
         self._app.sock.ping(payload)
 
     async def close(self) -> None:
+        # Others answer what comes before the close frame. This one answers nothing any more, and would get
+        # its last message again.
+        await wait_until(lambda: not self._owes_a_pong or self.close_code is not None, what="the last ping")
         # Do not join its thread, which may sleep for 10 s.
         await in_thread(self._app.close)

@@ -56,5 +56,5 @@ async def test_nothing_is_acked_unseen_and_no_error_escapes(turns: int) -> None:
         assert task.exception() is None
         assert queue.was_checked
         assert queue.acks == 1
-    await asyncio.wait_for(loop.wait_idle(), 1)
+    await asyncio.wait_for(loop.wait_idle(), 20)
     assert not escaped

@@ -138,7 +138,7 @@ async def test_handshakes_that_arrive_during_the_shutdown_get_101_or_503(
 ) -> None:
     """Redis stops and continues under them; some arrive in two pieces."""
     # Kazoo's have no credential.
-    stack = start(edges=1, DRAIN_DELAY_S=0.3, DRAIN_WINDOW_S=0.5, HANDSHAKE_BURST_PER_ADDRESS=100_000)
+    stack = start(edges=1, DRAIN_DELAY_S=1, DRAIN_WINDOW_S=0.5, HANDSHAKE_BURST_PER_ADDRESS=100_000)
     [edge] = stack.edges
     api = Api(http, stack.gateways[0].url, stack.admin_token)
     keys = [await api.api_key() for _ in range(COUNT)]

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
 from tests.harness.api import SERVER_TEXTS
+from tests.harness.noted import note
 from tests.harness.waiting import wait_until
 
 NATIVE_PATH = "/v1/socket"
@@ -44,6 +45,7 @@ class NativeSocket:
                 text = await self.connection.recv()
                 assert isinstance(text, str), "frames are text"
                 self.frames.append(json.loads(text))
+                note("native", self.frames[-1])
         await self.connection.wait_closed()
         SERVER_TEXTS.append(self.connection.close_reason or "")
 

@@ -15,6 +15,7 @@ from websockets.typing import Subprotocol
 
 from tests.harness.api import SERVER_TEXTS, ApiKey
 from tests.harness.events import number_of
+from tests.harness.noted import note
 from tests.harness.waiting import wait_until
 
 CONNECT_PATH = "/v2/notification/websocket-connect"
@@ -89,6 +90,7 @@ class Receiver:
     def _keep(self, message: str | bytes) -> None:
         assert isinstance(message, str), "frames are text"
         frame = json.loads(message)
+        note("pelion", frame)
         self.frames.append(frame)
         self.sizes.append(len(message.encode()))
         now = time.monotonic()

@@ -107,6 +107,8 @@ async def test_a_lookup_that_has_not_begun_says_nothing_about_its_name(
     await wait_until(lambda: len(server.lookups) == len(hosts))
 
     assert (await names.resolve("shared.example", account="a")).error
+    # A busy machine may take long for a lookup.
+    monkeypatch.setattr(module, "_LOOKUP_LIMIT_S", 10.0)
     assert (await names.resolve("shared.example", account="b")).addresses
     await asyncio.wait(hanging)
 

@@ -45,6 +45,7 @@ from shared.store.receipts import Receipts
 from shared.store.replicas import Heartbeat, new_instance_id
 from shared.store.routing import Routing
 from shared.store.sessions import Sessions
+from shared.store.shared_appends import QUEUED, status_of
 from shared.store.stream_reads import StreamReads
 from shared.store.streams import Streams
 from shared.store.tickets import Tickets
@@ -101,10 +102,11 @@ class ReportingQueues(Queues):
         self, pending: asyncio.Future[Any], api_key_id: str, events: Sequence[Event]
     ) -> Any:
         reply = await pending
-        if reply[0] != b"stale":
+        status = status_of(reply)
+        if status != b"stale":
             numbers = [int(event.id) for event in events]
-            self._world.model.record_append(api_key_id, numbers, queued=reply[0] == b"queued")
-            if reply[0] == b"queued":
+            self._world.model.record_append(api_key_id, numbers, queued=status == QUEUED)
+            if status == QUEUED:
                 self._world.on_append(api_key_id, numbers)
         return reply
 
@@ -214,6 +216,9 @@ class Client:
             "hear_control_frames": lambda _: None,
             "hear_messages": lambda *_: None,
             "hold_messages": lambda _: None,
+            "write_encoded": lambda _: None,
+            "buffered_bytes": lambda: 0,
+            "hear_room": lambda _: None,
             "hear_pongs": self._hear_pongs,
         }
 

@@ -101,6 +101,21 @@ class StreamReading(RuleBasedStateMachine):
         if inbox := self._reader(which).inbox:
             inbox.popleft()
 
+    @rule(which=WHICH, is_late=st.booleans())
+    def miss_a_wakeup(self, which: int, is_late: bool) -> None:
+        """A reader at the end reads before a wakeup comes, or loses it; then it hears what is there."""
+        reader = self._reader(which)
+        self._there.run(reader.read_all())
+        reader.inbox.clear()
+        self._there.publish(["public"], most=100)
+        if is_late:
+            self.read(which, 4)
+        else:
+            self.lose_a_wakeup(which)
+        self._there.publish(["public"], most=100)
+        for _ in range(2):
+            self.hear(which, 4)
+
     @rule()
     def read_all(self) -> None:
         """All readers read to the end."""

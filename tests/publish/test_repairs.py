@@ -232,7 +232,7 @@ async def test_unexpected_error_of_an_append_ends_the_publish(
         patched.setattr(gateway.stores.queues, "begin_append", breaks)
         patched.setattr(gateway.stores.queues, "append_then", breaks)
         with pytest.raises(RuntimeError, match="a bug"):
-            await asyncio.wait_for(gateway.publish(*map(event, range(1, count + 1))), 5)
+            await asyncio.wait_for(gateway.publish(*map(event, range(1, count + 1))), 20)
 
     assert await gateway.is_idle()
     assert await gateway.publish(event(count + 1)) == [1]

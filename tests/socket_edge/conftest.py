@@ -98,8 +98,24 @@ def scope_of(
         "hear_control_frames": lambda _: None,
         "hear_messages": lambda *_: None,
         "hold_messages": lambda _: None,
+        "write_encoded": lambda frames: write(texts_in(frames), None),
+        "buffered_bytes": lambda: 0,
+        "hear_room": lambda _: None,
     }
     return {"extensions": {"websocket.control": control}}
+
+
+def texts_in(frames: bytes) -> list[bytes]:
+    """The texts of a server's frames."""
+    texts, at = [], 0
+    while at < len(frames):
+        size, head = frames[at + 1], 2
+        if size >= 126:
+            head = 4 if size == 126 else 10
+            size = int.from_bytes(frames[at + 2 : at + head])
+        texts.append(frames[at + head : at + head + size])
+        at += head + size
+    return texts
 
 
 class Clock:

@@ -239,10 +239,10 @@ async def test_a_rotation_sends_a_wakeup_to_the_owner_of_the_socket(stores: Stor
     await stores.claim(key.id)
     pubsub = stores.direct.pubsub(ignore_subscribe_messages=True)
     pubsub.subscribe(f"wakeup:{EDGE}")
-    pubsub.get_message(timeout=1)
+    pubsub.get_message(timeout=10)
     new_hash = hash_of(new_secret(key.id))
 
     await stores.api_keys.rotate(key, secret_hash=new_hash, old_valid_until_ms=LATER_MS)
     await stores.wakeups.flush()
 
-    assert pubsub.get_message(timeout=1)["data"] == f"key:{key.id}".encode()
+    assert pubsub.get_message(timeout=10)["data"] == f"key:{key.id}".encode()

@@ -1,16 +1,14 @@
 """Who may read which streams, and that a removed binding ends a reader."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from services.socket_edge.stream_reader import StreamReader
-from services.socket_edge.stream_rights import StreamRights
+from services.socket_edge.stream_rights import BoundReader, StreamRights
 from shared.model.bindings import Source
-from shared.model.channels import CloseReason
 from shared.model.errors import StoreUnavailable
 from shared.model.streams import Keep, StreamRule
 from shared.runtime.http.responses import Problem
@@ -29,10 +27,10 @@ class Reader:
         self.credential = SimpleNamespace(account_id=account_id, api_key_id=api_key_id)
         self.topics = topics
         self.is_held = True
-        self.reason: CloseReason | None = None
+        self.unbound: Collection[str] = ()
 
-    async def close(self, reason: CloseReason) -> None:
-        self.reason = reason
+    async def on_unbound(self, topics: Collection[str]) -> None:
+        self.unbound = topics
 
 
 Bind = Callable[..., Awaitable[None]]
@@ -115,12 +113,11 @@ async def test_a_removed_binding_ends_its_readers_alone(
     gone = Reader(stores.account_id, key, "free")
     gone.is_held = False
     for reader in (gone, *readers, theirs):
-        rights.check_again(cast(StreamReader, reader))
-    await wait_until(lambda: theirs.reason)
-    await wait_until(lambda: readers[0].reason)
-    unbound = CloseReason.UNBOUND
-    assert [reader.reason for reader in readers] == [unbound, unbound, None]
-    assert gone.reason is None
+        rights.check_again(cast(BoundReader, reader))
+    await wait_until(lambda: theirs.unbound)
+    await wait_until(lambda: readers[0].unbound)
+    assert [reader.unbound for reader in readers] == [["free"], ["free"], ()]
+    assert gone.unbound == ()
 
 
 async def test_redis_away_ends_nobody(
@@ -141,8 +138,8 @@ async def test_redis_away_ends_nobody(
     rights = StreamRights(stores.routing, stores.streams)
     reader = Reader(stores.account_id, key, "free")
     async with in_background(rights.run):
-        rights.check_again(cast(StreamReader, reader))
+        rights.check_again(cast(BoundReader, reader))
         await wait_until(lambda: calls == 1)
-        assert reader.reason is None
-        rights.check_again(cast(StreamReader, reader))
-        await wait_until(lambda: reader.reason is CloseReason.UNBOUND)
+        assert reader.unbound == ()
+        rights.check_again(cast(BoundReader, reader))
+        await wait_until(lambda: bool(reader.unbound))

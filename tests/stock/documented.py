@@ -1,4 +1,4 @@
-"""The programs and the commands of docs/webhooks.md and docs/streams.md, as a reader copies them."""
+"""Programs and commands of docs/webhooks.md, docs/streams.md and docs/native.md, as a reader copies them."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from tests.stock.receivers import built_go
 
 PAGE = (CHECKOUT / "docs" / "webhooks.md").read_text()
 STREAMS_PAGE = (CHECKOUT / "docs" / "streams.md").read_text()
+NATIVE_PAGE = (CHECKOUT / "docs" / "native.md").read_text()
 _FILES = {"python": "receiver.py", "js": "receiver.mjs", "go": "receiver.go"}
 LANGUAGES = list(_FILES)
 

@@ -13,7 +13,7 @@ from shared.model.errors import Invalid
 from shared.model.events import Event, Notification
 from shared.store import keyspace
 from shared.store.inline_entries import InlineEntries, merge_consecutive, parse_inline_entries
-from shared.store.queues import BEGINNING, QueueLimits
+from shared.store.queues import APPEND_LOT, BEGINNING, QueueLimits
 from shared.wire.events import parse_events
 from tests.harness.overheard import Overheard
 from tests.harness.waiting import block_until
@@ -21,8 +21,6 @@ from tests.store.stores import EDGE, AppendingQueues, Backend, Stores, events, i
 
 OWNER = f"{EDGE}/1"
 INLINE_BYTES = 32 * 1024
-# What queue_append.lua adds to the size of an entry's text.
-ENTRY_BYTES = 220
 
 # All that an event may contain: only a NUL is excluded, which `test_no_part_can_contain_a_nul` shows.
 NO_NUL = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
@@ -112,7 +110,7 @@ async def test_append_over_32_kib_is_not_inline(
     stores: Stores, overheard: Overheard, channel: str, more: int, is_inline: bool
 ) -> None:
     [event] = events(1)
-    rest = INLINE_BYTES - ENTRY_BYTES - len(event.topic)
+    rest = INLINE_BYTES - len(event.topic)
     message = await wakeup(stores, overheard, channel, event._replace(data=b"x" * (rest + more)))
 
     assert (parse_inline_entries(message) is not None) is is_inline
@@ -123,6 +121,17 @@ async def test_inline_limit_counts_all_entries(stores: Stores, overheard: Overhe
     message = await wakeup(stores, overheard, channel, *events(*range(5), size_bytes=INLINE_BYTES // 4))
 
     assert message == channel.encode()
+
+
+async def test_an_array_of_100_short_events_is_inline(
+    stores: Stores, overheard: Overheard, channel: str
+) -> None:
+    inline = parse_inline_entries(
+        await wakeup(stores, overheard, channel, *events(*range(APPEND_LOT), size_bytes=300))
+    )
+
+    assert inline is not None
+    assert ids(inline.notifications) == [str(number) for number in range(APPEND_LOT)]
 
 
 async def test_append_with_receipt_is_not_inline(stores: Stores, overheard: Overheard, channel: str) -> None:

@@ -1,14 +1,25 @@
-"""Readers of streams, of an account of their own."""
+"""Readers of streams, of an account of their own; and every frame of a story is a documented one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.harness.api import Api, ApiKey
+from tests.harness.frames import SERVER, check_frame
+from tests.harness.noted import NOTED
 from tests.harness.sse import TOPIC, Read, StreamClient, bind, keep
 from tests.harness.stack import Stack
+
+
+@pytest.fixture(autouse=True)
+def frames_are_documented() -> Iterator[None]:
+    """Whatever a server says on a socket is a message of the AsyncAPI document."""
+    NOTED.clear()
+    yield
+    for channel, frame in NOTED:
+        check_frame(channel, SERVER, frame)
 
 
 @pytest.fixture

@@ -139,4 +139,4 @@ async def test_the_server_waits_for_the_clients_close_frame(
     assert not client.ended
     await client.answer_close()
 
-    await wait_until(lambda: client.ended, within_s=5)
+    await wait_until(lambda: client.ended)

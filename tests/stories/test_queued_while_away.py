@@ -42,7 +42,7 @@ async def test_a_reset_connection_is_disconnected_at_once(api: Api, channel: Api
 
     await receiver.drop()
 
-    await api.until(channel, status="disconnected", queue_size=0, within_s=5)
+    await api.until(channel, status="disconnected", queue_size=0)
 
 
 async def test_nothing_is_queued_without_a_channel(api: Api, key: ApiKey, listen: Listen) -> None:

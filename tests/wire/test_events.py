@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -170,6 +171,13 @@ def test_event_without_an_id_gets_its_own() -> None:
 
     assert made[2].id == "mine"
     assert len({event.id for event in made}) == 3
+    assert {UUID(event.id).version for event in made[:2]} == {4}
+
+
+def test_ids_of_two_requests_differ() -> None:
+    made = [parse_events(body([LEAST] * MAX_EVENTS)) for _ in range(2)]
+
+    assert len({event.id for events in made for event in events}) == 2 * MAX_EVENTS
 
 
 def test_array_keeps_its_order() -> None:

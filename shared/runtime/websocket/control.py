@@ -17,6 +17,9 @@ class Control(TypedDict):
     that receives the size in bytes of each ping, and of each pong that no ping of ours asked for; None ends
     that. `hear_messages` registers one that gets each message at once, in place of `receive`, and the most
     bytes of one. It may be called again. `hold_messages` stops reading behind this message, or goes on.
+    `write_encoded` writes frames that are encoded already, as `write` does. `buffered_bytes`: what the kernel
+    has not taken. `hear_room` registers a function that is called whenever little is left of much that was
+    buffered, and when the connection is lost.
     """
 
     unread_bytes: Callable[[], int]
@@ -26,3 +29,6 @@ class Control(TypedDict):
     hear_control_frames: Callable[[Callable[[int], None] | None], None]
     hear_messages: Callable[[OnMessage, int], None]
     hold_messages: Callable[[bool], None]
+    write_encoded: Callable[[bytes], None]
+    buffered_bytes: Callable[[], int]
+    hear_room: Callable[[Callable[[], None]], None]

@@ -58,6 +58,7 @@ class SocketProtocol(MessageProtocol):
         "_last_ping_s",
         "_on_control_frame",
         "_on_pong",
+        "_on_room",
         "_pings",
         "_pongs_due",
         "_reader",
@@ -86,6 +87,7 @@ class SocketProtocol(MessageProtocol):
         self._last_ping_s = 0.0
         self._on_pong: Callable[[bytes], None] | None = None
         self._on_control_frame: Callable[[int], None] | None = None
+        self._on_room: Callable[[], None] | None = None
         # Our pings without a pong. Their pongs do not count for the rate: they come as fast as we write.
         self._pongs_due = self._unsent_pongs_bytes = 0
         server_state.connections.add(self)  # type: ignore[arg-type]  # typed for its own classes
@@ -100,6 +102,9 @@ class SocketProtocol(MessageProtocol):
             "hear_control_frames": self._register_control_handler,
             "hear_messages": self._hear_messages,
             "hold_messages": self._hold_messages,
+            "write_encoded": self._write_encoded,
+            "buffered_bytes": self._transport.get_write_buffer_size,
+            "hear_room": self._register_room_handler,
         }
         scope["extensions"] = {"websocket.http.response": {}, "websocket.control": control}
         task = self._loop.create_task(cast(Coroutine[Any, Any, None], app(scope, self.receive, self.send)))
@@ -207,7 +212,8 @@ class SocketProtocol(MessageProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._put({"type": "websocket.disconnect", "code": 1005 if self._responded else 1006})
         self._server_state.connections.discard(self)
-        self._on_pong = self._on_control_frame = self._on_message = None
+        self.resume_writing()
+        self._on_pong = self._on_control_frame = self._on_message = self._on_room = None
         self._pings = ()
         self._is_closed_by_peer = False
         self._responded = self._lost = True
@@ -271,15 +277,25 @@ class SocketProtocol(MessageProtocol):
     def _register_control_handler(self, on_control_frame: Callable[[int], None] | None) -> None:
         self._on_control_frame = on_control_frame
 
+    def _register_room_handler(self, on_room: Callable[[], None]) -> None:
+        self._on_room = on_room
+
+    def resume_writing(self) -> None:
+        if self._on_room is not None:
+            self._on_room()
+
     def _write_frames(self, texts: Sequence[bytes], ping: bytes | None) -> None:
+        self._write_encoded(encoded(texts, ping))
+        if ping is not None:
+            self._pings = (*self._pings, ping)
+            self._pongs_due += 1
+
+    def _write_encoded(self, frames: bytes) -> None:
         # No frame may precede the response to the handshake.
         if not self._responded:
             raise ClientDisconnected
         self._check_open()
-        if ping is not None:
-            self._pings = (*self._pings, ping)
-            self._pongs_due += 1
-        self._transport.write(encoded(texts, ping))
+        self._transport.write(frames)
 
     def _send_handshake(self, kind: str, message: Message) -> None:
         """Sends the upgrade, or the application's HTTP response in its place."""
