@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
 
 NATIVE_CHANNEL = "native-channel"
-UNREAD_LIMIT_BYTES = 512 * 1024
-"""While a socket has so much that its client has not read, its channels send nothing more."""
-# How much a channel writes until it asks how much is unread: that takes a system call.
-_UNASKED_BYTES = 32 * 1024
+BUFFER_BYTES = 256 * 1024
+"""While a socket buffers more for its client, its channels send nothing."""
 # What it reads and encodes in one turn of the event loop.
 _READ_SHARE = Window(count=128, size_bytes=64 * 1024)
 _NOTHING = Window(count=0, size_bytes=0)
@@ -50,8 +48,8 @@ class ChannelSocket(Protocol):
     def write(self, *texts: bytes) -> bool:
         """Writes frames; False when the client has gone."""
 
-    def unread_bytes(self) -> int:
-        """How many of the written bytes the client has not read."""
+    def buffered_bytes(self) -> int:
+        """How many of the written bytes the kernel has not taken."""
 
 
 class NativeChannel(LeaseHolder):
@@ -94,7 +92,6 @@ class NativeChannel(LeaseHolder):
         self._on_closed = on_closed
         self._wait_for_room = wait_for_room
         self._waits_for_room = self._is_draining = False
-        self._unasked_bytes = 0
         # What is in flight, the oldest first: how long each is, and when it was sent.
         self._in_flight: dict[str, tuple[int, float]] = {}
         self._in_flight_bytes = 0
@@ -164,12 +161,9 @@ class NativeChannel(LeaseHolder):
             return None
         self.sent += len(texts)
         _SENT.total += len(texts)
-        self._unasked_bytes += sum(map(len, texts))
-        if self._unasked_bytes > _UNASKED_BYTES:
-            self._unasked_bytes = 0
-            if self._socket.unread_bytes() > UNREAD_LIMIT_BYTES:
-                self._waits_for_room = True
-                self._wait_for_room(self)
+        if self._socket.buffered_bytes() > BUFFER_BYTES:
+            self._waits_for_room = True
+            self._wait_for_room(self)
         self._plan()
         return last
 
@@ -184,8 +178,8 @@ class NativeChannel(LeaseHolder):
         self.let_go(CloseReason.LOST_WRITES)
 
     def has_room(self) -> bool:
-        """Goes on if the client has read most of what was written; whether it has."""
-        if self._waits_for_room and self._socket.unread_bytes() <= UNREAD_LIMIT_BYTES // 2:
+        """Goes on if little is buffered; whether it does."""
+        if self._waits_for_room and self._socket.buffered_bytes() <= BUFFER_BYTES // 2:
             self._waits_for_room = False
             self.loop.wake()
         return not self._waits_for_room

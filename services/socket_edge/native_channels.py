@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 _ACK_TIMEOUT_S = 30.0
 _IN_FLIGHT = 256
-# How often a socket is looked at whose client has much to read.
-_ROOM_S = 0.05
 _PAUSED_S = 5.0
 
 
@@ -43,6 +41,7 @@ class NativeChannels(Part):
         # Of channels that end, and of a refreshed token.
         self._tasks: set[asyncio.Task[None]] = set()
         self._without_room: list[NativeChannel] = []
+        self._looking: asyncio.Task[None] | None = None
 
     # Requests
 
@@ -165,15 +164,16 @@ class NativeChannels(Part):
         return task
 
     def _wait_for_room(self, channel: NativeChannel) -> None:
-        if not self._without_room:
-            self._edge.event_loop.call_later(_ROOM_S, self._look_for_room)
         self._without_room.append(channel)
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_for_room())
 
-    def _look_for_room(self) -> None:
-        waiting, self._without_room = self._without_room, []
-        for channel in waiting:
-            if channel.is_held and not channel.has_room():
-                self._wait_for_room(channel)
+    async def _look_for_room(self) -> None:
+        while self._without_room:
+            await self.socket.until_room()
+            waiting, self._without_room = self._without_room, []
+            self._without_room += [each for each in waiting if each.is_held and not each.has_room()]
+        self._looking = None
 
     def on_refreshed(self) -> None:
         self._start(self._end_forbidden())
@@ -198,6 +198,8 @@ class NativeChannels(Part):
         for channel in channels.values():
             channel.leave()
             self._start(self._leave(channel))
+        if self._looking is not None:
+            self._looking.cancel()
         if self._claiming is not None:
             self._start(self._give_up(self._claiming))
         if self._tasks:

@@ -271,10 +271,6 @@ class NativeSocket(WrittenSocket):
             self._is_holding = not has_room
             self._hold_messages(not has_room)
 
-    def unread_bytes(self) -> int:
-        """How many of the written bytes the client has not read; a system call."""
-        return self._unread_bytes()
-
     # Its end
 
     def wake(self) -> None:

@@ -53,11 +53,11 @@ class ForgetsDelays(AckActor):
 
 
 def _redis_crashes_during_a_delay(machine: FrameOwners) -> Steps:
-    yield machine.nack(which=0, which_entry=1, delay_s=12)
+    yield machine.ack_some(which=0, count=1, acks=True)
+    yield machine.nack(which=0, which_entry=0, delay_s=5)
     yield machine.crash_of_redis()
     yield machine.redis_is_back()
-    yield machine.let_time_pass(seconds=11)
-    yield machine.let_time_pass(seconds=3)
+    yield machine.let_time_pass(seconds=6)
 
 
 def _nack_during_a_read(machine: FrameOwners) -> Steps:

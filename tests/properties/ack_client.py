@@ -13,6 +13,7 @@ import orjson
 from services.socket_edge.handshakes import serve_socket
 from services.socket_edge.native_door import open_native_socket
 from shared.model.account_channels import shown_id
+from tests.harness.written import texts_in
 from tests.properties.actors import CLIENT, Client, GatedEdge
 from tests.properties.world import World
 
@@ -38,6 +39,7 @@ class FrameClient(Client):
         self._has_lost = False
         self._hear: Callable[[bytes, bool], bool]
         self._control["hear_messages"] = self._register
+        self._control["write_encoded"] = lambda frames: self._read(texts_in(frames), None)
         self._control["hold_messages"] = lambda _: None
 
     async def run(self, edge: GatedEdge) -> None:
