@@ -71,6 +71,8 @@ async def _run(arguments: argparse.Namespace, screen: Screen) -> list[Result]:
         lanes=arguments.lanes,
         size=arguments.size,
         patience_s=arguments.patience,
+        publisher=arguments.publisher,
+        window=arguments.window or 1,
         observe=Wanted(arguments.system_calls, arguments.profile, arguments.native),
     )
     results = []

@@ -11,6 +11,7 @@ from tests.load.installation import Installation
 from tests.load.latencies import merged, now_us
 from tests.load.measurement import Measurement
 from tests.load.messages import Target
+from tests.load.native_publishers import NativePublishers
 from tests.load.probes import Wanted, observed
 from tests.load.processes import Watched, Window
 from tests.load.publishers import Plan, Published, Publishers, all_published
@@ -36,6 +37,8 @@ class RunOptions:
     lanes: int = 20
     size: int = 200
     patience_s: float = 15.0
+    publisher: str | None = None
+    window: int = 1
     observe: Wanted = field(default_factory=Wanted)
 
 
@@ -79,10 +82,13 @@ class Bench:
         targets: Sequence[Target],
         *,
         lanes: int | None = None,
-        role: Callable[[], Publishers] = Publishers,
+        role: Callable[[], Publishers] | None = None,
     ) -> list[Worker]:
-        """Starts publishers for these targets, beside earlier ones."""
-        lanes = lanes or self.options.lanes
+        """Starts publishers for these targets, beside earlier ones; by default as the options say."""
+        lanes, where, window = lanes or self.options.lanes, self.installation.gateways, 1
+        if role is None and self.options.publisher == "websocket":
+            role, where, window = NativePublishers, self.installation.edges, self.options.window
+        role = role or Publishers
         count, first = min(self.options.processes, lanes), len(self.publishers)
         made = [Worker(f"publisher-{first + number}", role) for number in range(count)]
         self.publishers += made
@@ -90,12 +96,13 @@ class Bench:
             *(
                 worker.call(
                     "prepare",
-                    gateways=self.installation.gateways,
+                    gateways=where,
                     secret=self.keys.publisher.secret,
                     lanes=range(number, lanes, count),
                     all_lanes=lanes,
                     targets=targets,
                     size=self.options.size,
+                    window=window,
                 )
                 for number, worker in enumerate(made)
             )

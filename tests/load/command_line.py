@@ -34,6 +34,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("scale starts its own installations: omit --url")
     if parsed.native and not parsed.profile:
         parser.error("--native needs --profile")
+    if parsed.window and not parsed.publisher:
+        parser.error("--window needs --publisher websocket")
     parsed.label = parsed.label or parsed.scenario
     return parsed
 
@@ -67,6 +69,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("load")
     how.add_argument("--size", type=count, default=200, help="size of a notification in bytes")
     how.add_argument("--lanes", type=count, default=20, help="publishers, each with one request in progress")
+    how.add_argument(
+        "--publisher",
+        choices=("websocket",),
+        help="publish by sockets of notify.v1; if left out, by requests of HTTP",
+    )
+    how.add_argument(
+        "--window",
+        type=count,
+        help="with --publisher websocket: requests in progress of each, 1 if left out",
+    )
     how.add_argument(
         "--processes",
         type=count,

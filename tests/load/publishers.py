@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -56,7 +57,7 @@ def all_published(parts: Iterable[Published]) -> Published:
 
 
 class Lane:
-    """One connection with one request in progress; counts the events per target.
+    """One connection with one request in progress, or `window`; counts the events per target.
 
     A target's `heads` entry is the beginning of its requests, as far as the Content-Length.
     """
@@ -77,13 +78,30 @@ class Lane:
         self.accepted = [0] * len(targets)
         self._turn = 0
         self.stopped = False
+        self.window = 1
         self._connection: HttpConnection | None = None
 
     def start_at(self, turn: int) -> None:
         """Spreads the lanes over the targets: all starting with the same would stay in step."""
         self._turn = turn % len(self._targets)
 
+    @staticmethod
+    def heads_for(url: str, secret: str, targets: Sequence[Target]) -> list[bytes]:
+        """What the requests to each target begin with."""
+        own = head("POST", url + EVENTS_PATH, token=secret)
+        return [
+            own if target.secret is None else head("POST", url + EVENTS_PATH, token=target.secret)
+            for target in targets
+        ]
+
     async def publish(self, plan: Plan, *, start_us: int, lanes: int, result: Published) -> None:
+        """At full speed with as many requests in progress as the window has."""
+        at_full_speed = plan.rate is None and plan.requests is None
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.window if at_full_speed else 1):
+                group.create_task(self._carry_out(plan, start_us=start_us, lanes=lanes, result=result))
+
+    async def _carry_out(self, plan: Plan, *, start_us: int, lanes: int, result: Published) -> None:
         interval_us = plan.array * lanes * 1e6 / plan.rate if plan.rate else 0.0
         first_us = start_us + interval_us * self.number / lanes
         end_us = start_us + plan.seconds * 1e6 if plan.seconds else None
@@ -111,14 +129,18 @@ class Lane:
                 self._turn = (self._turn + 1) % len(self._targets)
         if plan.together:
             self._turn = (self._turn + 1) % len(self._targets)
-        body = batch(events)
-        reply = await self._post(first + b"Content-Length: %d\r\n\r\n" % len(body) + body, result)
-        queued = [event["channels"] for event in orjson.loads(reply.body)["events"]]
+        queued = [event["channels"] for event in await self._publish(first, events, result)]
         for fan, count in zip(wanted, queued, strict=True):
             if fan is not None and count != fan:
                 raise Refused(f"an event for {fan} channels was queued for {count}")
         result.events += plan.array
         result.requests += 1
+
+    async def _publish(self, head: bytes, events: Sequence[bytes], result: Published) -> Any:
+        """What each event was answered."""
+        body = batch(events)
+        reply = await self._post(head + b"Content-Length: %d\r\n\r\n" % len(body) + body, result)
+        return orjson.loads(reply.body)["events"]
 
     async def _post(self, request: bytes, result: Published) -> Reply:
         """Sends the request until it is accepted."""
@@ -146,14 +168,6 @@ class Lane:
             self._connection.close()
 
 
-def _heads(url: str, secret: str, targets: Sequence[Target]) -> list[bytes]:
-    own = head("POST", url + EVENTS_PATH, token=secret)
-    return [
-        own if target.secret is None else head("POST", url + EVENTS_PATH, token=target.secret)
-        for target in targets
-    ]
-
-
 class Publishers:
     """A share of a run's lanes."""
 
@@ -172,14 +186,16 @@ class Publishers:
         all_lanes: int,
         targets: Sequence[Target],
         size: int,
+        window: int = 1,
     ) -> None:
         """Creates these of `all_lanes`, connected to the gateways in turn."""
         templates = [template(target, size=size) for target in targets]
-        heads = {url: _heads(url, secret, targets) for url in gateways}
+        heads = {url: self._lane.heads_for(url, secret, targets) for url in gateways}
         self._targets, self._all = targets, all_lanes
         for number in lanes:
             url = gateways[number % len(gateways)]
             lane = self._lane(number, url, heads[url], targets, templates)
+            lane.window = window
             lane.start_at(number * len(targets) // all_lanes)
             self._lanes.append(lane)
         await asyncio.gather(*(lane.connect() for lane in self._lanes))

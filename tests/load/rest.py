@@ -117,13 +117,27 @@ class ApiKeys:
 
         async def one(number: int) -> tuple[int, str]:
             target = {"url": urls[number], "format": "pelion", **webhook}
-            body = {"kind": "webhook", "webhook": target, "bindings": list(bindings)}
-            path = f"/v1/channels?account={self.account}"
-            made = await self._rest.call("POST", path, json=body, want=(201,))
-            self._native.append(made["id"])
-            return number, str(made["id"])
+            return number, await self._create_channel("webhook", bindings, webhook=target)
 
         return dict(await self._for_all(list(urls), one))
+
+    async def create_sockets(self, bindings: Mapping[int, str]) -> dict[int, str]:
+        """Creates WebSocket channels of the account, each with one binding; returns their ids."""
+
+        async def one(number: int) -> tuple[int, str]:
+            return number, await self._create_channel("websocket", [bindings[number]])
+
+        return dict(await self._for_all(list(bindings), one))
+
+    async def owner(self) -> str:
+        """The secret of a new key that may open the account's channels."""
+        return (await self._key(self.account, "channels")).secret
+
+    async def _create_channel(self, kind: str, bindings: Sequence[str], **more: object) -> str:
+        body = {"kind": kind, "bindings": list(bindings), **more}
+        made = await self._rest.call("POST", f"/v1/channels?account={self.account}", json=body, want=(201,))
+        self._native.append(made["id"])
+        return str(made["id"])
 
     async def retain(self, topic: str, count: int) -> None:
         """Publishes so many events to a topic of the account that is retained."""

@@ -22,6 +22,7 @@ _STREAM = ("--channels", "4", "--seconds", "0.5", "--warm-up", "0.2")
 CASES = {
     "sockets": ("--rate", "100", *_STREAM),
     "saturate": ("--array", "10", "--together", *_STREAM),
+    "native": ("--publisher", "websocket", "--window", "4", *_STREAM),
     "idle": ("--channels", "5", "--seconds", "0.5"),
     "connect": ("--channels", "10"),
     "takeover": ("--channels", "2", "--takeovers", "5", "--pause", "0.05", "--rate", "100"),
@@ -41,6 +42,7 @@ LONG = ("sockets", "webhooks", "native-webhooks", "poll", "neighbours", "tenants
 FIGURES = {
     "sockets": {"latency_p99_ms", "cpu_gateway_us", "cpu_edge_us", "cpu_redis_us", "cpu_all_us"},
     "saturate": {"delivered_per_s", "redis_scripts_per_notification", "redis_commands_per_notification"},
+    "native": {"delivered_per_s", "latency_p50_ms", "cpu_edge_us"},
     "idle": {"memory_each_kib", "redis_commands_per_s"},
     "connect": {"connected_per_s", "storm_acked_s"},
     "takeover": {"takeover_p50_ms", "latency_max_ms"},
@@ -78,7 +80,8 @@ def installation_of(stack: Stack) -> Installation:
 
 async def run(stack: Stack, name: str, *more: str) -> list[Result]:
     arguments = command_line.arguments([name, *CASES[name], "--lanes", "2", "--label", "small", *more])
-    bench = Bench(installation_of(stack), RunOptions(lanes=arguments.lanes), Screen())
+    options = RunOptions(lanes=arguments.lanes, publisher=arguments.publisher, window=arguments.window or 1)
+    bench = Bench(installation_of(stack), options, Screen())
     try:
         return await SCENARIOS[name].run(bench, arguments)
     finally:

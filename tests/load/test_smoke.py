@@ -44,6 +44,8 @@ async def test_wrong_arguments_exit_with_2() -> None:
     assert "--admin-token" in output
     code, output = await run_load("sockets", "--native")
     assert (code, "--profile" in output) == (2, True), output
+    code, output = await run_load("sockets", "--window", "2")
+    assert (code, "--publisher websocket" in output) == (2, True), output
 
 
 async def test_an_unreachable_installation_exits_with_1(tmp_path: Path) -> None:

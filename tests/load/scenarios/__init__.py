@@ -11,6 +11,7 @@ from tests.load.result import Result
 from tests.load.scenarios import (
     holding,
     mixed,
+    native,
     native_webhooks,
     neighbours,
     options,
@@ -52,6 +53,10 @@ async def _sockets(bench: Bench, given: argparse.Namespace) -> list[Result]:
 
 async def _saturate(bench: Bench, given: argparse.Namespace) -> list[Result]:
     return [await sockets.sockets(bench, options.stream(given, rate=None), label=given.label)]
+
+
+async def _native(bench: Bench, given: argparse.Namespace) -> list[Result]:
+    return [await native.native(bench, options.stream(given, rate=given.rate), label=given.label)]
 
 
 async def _idle(bench: Bench, given: argparse.Namespace) -> list[Result]:
@@ -200,6 +205,11 @@ def _sizes(given: argparse.Namespace) -> list[argparse.Namespace]:
 SCENARIOS = {
     "sockets": Scenario("events at a rate to channels with sockets: latency", options.for_sockets, _sockets),
     "saturate": Scenario("events as fast as they are accepted: throughput", options.for_stream, _saturate),
+    "native": Scenario(
+        "events to channels whose owners are sockets of notify.v1, acked by frame: latency, or throughput",
+        options.for_native,
+        _native,
+    ),
     "idle": Scenario("idle sockets: memory and CPU", options.for_idle, _idle),
     "connect": Scenario("sockets connect, and all reconnect at once", options.for_connect, _connect),
     "takeover": Scenario("takeovers under load", options.for_takeover, _takeover),

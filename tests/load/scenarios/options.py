@@ -23,6 +23,11 @@ def for_sockets(parser: argparse.ArgumentParser) -> None:
     for_stream(parser)
 
 
+def for_native(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rate", type=float, help="events per second; default: as fast as possible")
+    for_stream(parser)
+
+
 def stream(arguments: argparse.Namespace, *, rate: float | None) -> Stream:
     return Stream(
         channels=arguments.channels,
