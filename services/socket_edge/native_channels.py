@@ -134,7 +134,7 @@ class NativeChannels(Part):
         if lost.close_reason is CloseReason.PAUSED:
             message = "the channel is paused; open it again later"
             return Refusal(ErrorCode.UNAVAILABLE, message, retry_after_s=_PAUSED_S)
-        found = await self._edge.stores.account_channels.read(record.id)
+        found = await self._edge.stores.channels.state(record.id)
         if found is None or found.kind is Kind.WEBSOCKET:
             return NoSuchChannel()
         return Refusal(ErrorCode.CONFLICT, f"the channel is of the kind {found.kind}, and no websocket")

@@ -302,6 +302,10 @@ class NativeSocket(WrittenSocket):
         for task in (self._working, self._closing):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
+        # The client had sent them, and may count on them.
+        for request in self._waiting:
+            if request.operation == "ack":
+                self._begin(request)
         parts, self._parts = self._parts, {}
         await asyncio.gather(*(part.end() for part in parts.values()))
 
