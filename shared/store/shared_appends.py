@@ -22,6 +22,11 @@ def status_of(reply: AppendReply) -> bytes:
     return status
 
 
+def reply_beside(reply: Any) -> Any:
+    """For all but the first of the requests that share an append: that one has what the append dropped."""
+    return QUEUED if isinstance(reply, list) and reply[0] == QUEUED else reply
+
+
 class SharedAppend:
     """An append that waits to be sent, and what it still has room for."""
 
@@ -79,8 +84,7 @@ class _Replies:
         self.others = [second]
 
     def __call__(self, reply: Any) -> None:
-        # The first one has what the append dropped.
-        others = QUEUED if isinstance(reply, list) and reply[0] == QUEUED else reply
+        others = reply_beside(reply)
         _hand_over(self._first, reply)
         for each in self.others:
             _hand_over(each, others)

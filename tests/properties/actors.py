@@ -29,7 +29,7 @@ from shared.native_tokens import NativeTokens
 from shared.publish.publisher import Publisher
 from shared.publish.publishing import Publishing
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.redis.connection import OnReply
 from shared.redis.pipeline import Pipeline, hand_over
 from shared.runtime.settings import Settings

@@ -19,7 +19,7 @@ from shared.model.events import Notification
 from shared.native_tokens import NativeTokens
 from shared.publish.publisher import Publisher
 from shared.publish.publishing import Publishing
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.control import Control
 from shared.store.leases import Claimed
