@@ -34,10 +34,12 @@ check: $(VENV)/installed-dev ## format, lint and types, in seconds
 	$(BIN)/mypy
 
 # The tests often wait, and leave the types enough of the processors. Types come last: their errors stay in sight.
+# In a fresh clone one process compiles the tests first, or each of the workers would.
 test: $(VENV)/installed-dev ## what `make check` does, and all tests but the long ones
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@nice -n 19 $(BIN)/mypy >$(VENV)/types 2>&1 & types=$$!; trap 'kill $$types 2>/dev/null' EXIT; \
+	test -d tests/__pycache__ || $(BIN)/python -m pytest --collect-only -q >/dev/null 2>&1; \
 	$(BIN)/python -m pytest -n 4 -m "not long"; tests=$$?; \
 	wait $$types; wrong=$$?; cat $(VENV)/types; exit $$((tests || wrong))
 

@@ -76,11 +76,16 @@ async def _accept(open_socket: OpenSocket, edge: "Edge", scope: Scope, send: Sen
             return None
         socket, acceptance = opened
         telemetry.handshakes.add(1, {"outcome": "accepted"})
-        # If the client has gone already, its next message says so.
-        with contextlib.suppress(OSError):
-            await send(acceptance)
-            socket.on_accepted()
-            await edge.close_if_stopping(socket)
+        try:
+            # If the client has gone already, its next message says so.
+            with contextlib.suppress(OSError):
+                await send(acceptance)
+                socket.on_accepted()
+                await edge.close_if_stopping(socket)
+        except BaseException:
+            # Also after a bug or a cancellation: nothing else would drop it.
+            await edge.drop(socket)
+            raise
         return socket
     telemetry.handshakes.add(1, outcome)
     await refuse_handshake(scope, send, problem)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.types import Scope, Send
@@ -75,6 +76,7 @@ class NativeSocket(WrittenSocket):
         # What waits for the requests before it. No deque: an empty one takes 760 bytes of each idle socket.
         self._waiting: list[Request | Refused] = []
         self._working: asyncio.Task[None] | None = None
+        self._handled: Coroutine[Any, Any, Said | None] | None = None
         self._unanswered = self._unanswered_bytes = 0
         self._is_open = self._is_holding = False
         # When nothing is unanswered any more, for a shutdown.
@@ -201,6 +203,7 @@ class NativeSocket(WrittenSocket):
         if isinstance(handled, tuple):
             self.answer(request, handled)
         elif handled is not None:
+            self._handled = handled
             self._working = self._edge.event_loop.create_task(self._work(request, handled))
 
     async def _work(self, request: Request | Refused, handled: Coroutine[Any, Any, Said | None]) -> None:
@@ -210,7 +213,7 @@ class NativeSocket(WrittenSocket):
         except Exception as error:
             self.refuse(request, error)
         finally:
-            self._working = None
+            self._working = self._handled = None
         self._begin_next()
 
     def _begin_next(self) -> None:
@@ -306,6 +309,9 @@ class NativeSocket(WrittenSocket):
         for task in (self._working, self._closing):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
+        if self._handled is not None and getcoroutinestate(self._handled) == CORO_CREATED:
+            # Its task has not begun, and now never does.
+            self._handled.close()
         parts, self._parts = self._parts, {}
         await asyncio.gather(*(part.end() for part in parts.values()))
 

@@ -62,7 +62,7 @@ class WrittenSocket(HeldSocket):
 
     @property
     def is_writable(self) -> bool:
-        return self.close_reason is None and not self._is_ending
+        return self.is_held and self.close_reason is None and not self._is_ending
 
     def buffered_bytes(self) -> int:
         """What the kernel has not taken."""

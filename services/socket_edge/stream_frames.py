@@ -66,15 +66,15 @@ class _OneTopic(Frames):
 
     def delivered(self, delivery: "Delivery") -> bytes:
         self._epoch, self._last = delivery.epoch, delivery.last
-        if not delivery.events:
+        if not delivery.count:
             return b""
-        self._told = delivery.events[-1].offset
+        self._told = delivery.last_event
         return delivery.encoded("sse" if self._is_chunked else "sse, plain", self._encode)
 
     def _encode(self, delivery: "Delivery") -> bytes:
-        return self.framed(
-            sse.events(delivery.topic, delivery.epoch, delivery.events, account_id=self._account_id)
-        )
+        topic, epoch, account_id = delivery.topic, delivery.epoch, self._account_id
+        text = sse.plain_events(topic, epoch, delivery.parts, account_id=account_id)
+        return self.framed(text or sse.events(topic, epoch, delivery.events, account_id=account_id))
 
     def quiet(self) -> bytes:
         if self._last == self._told:

@@ -88,7 +88,7 @@ class StreamReader(HeldConnection):
             self.end(CloseReason.UNEXPECTED)
             return
         if framed:
-            count = len(delivery.events)
+            count = delivery.count
             self.sent += count
             _SENT.total += count
             waiting = self._response.write(framed)

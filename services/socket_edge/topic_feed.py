@@ -163,11 +163,11 @@ class TopicFeed:
         if not self.readings:
             self.mark = wakeup.mark if mark is not None and wakeup.follows(mark) else None
             return
-        events = None if self._lags else wakeup.retained(self.topic)
-        if events is None:
+        parts = None if self._lags else wakeup.entries
+        if parts is None:
             self.check()
             return
-        delivery = Delivery(self.topic, wakeup.epoch, events, wakeup.last)
+        delivery = Delivery(self.topic, wakeup.epoch, None, wakeup.last, parts=parts)
         if self._is_checking or len(self._live) < len(self.readings):
             self._heard.add(Mark(wakeup.epoch, wakeup.before), delivery)
         if mark is None:
@@ -227,7 +227,7 @@ class TopicFeed:
     def _advance(self, delivery: Delivery) -> None:
         """The live readers get what follows the mark."""
         self.mark = delivery.mark
-        if delivery.events and self._first == "":
+        if self._first == "" and delivery.count:
             self._first = delivery.events[0].offset
         self._deliver(delivery)
         if self._ahead:

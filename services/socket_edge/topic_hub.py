@@ -107,7 +107,7 @@ class TopicHub:
                 continue
             try:
                 wakeup = parse(message)
-            except (IndexError, ValueError):
+            except ValueError:
                 # Not ours, or of a release that we do not know.
                 feed.check()
             else:

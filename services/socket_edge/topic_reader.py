@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shared.model.streams import Mark, NotRecovered, Retained
+from shared.store.streams import retained_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +27,43 @@ class Delivery:
     """Events that follow each other, the same object for all readers who get them.
 
     The mark behind them is (`epoch`, `last`); `last` may be beyond the last event, which then was for others.
+    Of a live wakeup there are `parts` of each event (`StreamWakeup`), which a format may take as they are.
     """
 
-    __slots__ = ("_encoded", "epoch", "events", "last", "topic")
+    __slots__ = ("_encoded", "_events", "epoch", "last", "parts", "topic")
 
-    def __init__(self, topic: str, epoch: str, events: Sequence[Retained], last: str) -> None:
+    def __init__(
+        self,
+        topic: str,
+        epoch: str,
+        events: Sequence[Retained] | None,
+        last: str,
+        *,
+        parts: Sequence[Sequence[bytes]] = (),
+    ) -> None:
+        """`events` is None when there are `parts` in their place."""
         self.topic = topic
         self.epoch = epoch
-        self.events = events
         self.last = last
+        self.parts = parts
+        self._events = events
         self._encoded: dict[str, bytes] = {}
+
+    @property
+    def events(self) -> Sequence[Retained]:
+        if self._events is None:
+            self._events = [retained_at(self.topic, *each) for each in self.parts]
+        return self._events
+
+    @property
+    def count(self) -> int:
+        """Of the events."""
+        return len(self.parts if self._events is None else self._events)
+
+    @property
+    def last_event(self) -> str:
+        """The offset of the last event; there must be one."""
+        return self.parts[-1][0].decode() if self._events is None else self._events[-1].offset
 
     @property
     def mark(self) -> Mark:
@@ -44,9 +72,13 @@ class Delivery:
     @property
     def size_bytes(self) -> int:
         """About what it takes in memory before it is encoded."""
-        size_bytes = _EVENT_BYTES * len(self.events)
-        for each in self.events:
-            size_bytes += len(each.event.data)
+        size_bytes = _EVENT_BYTES * self.count
+        if self._events is None:
+            for part in self.parts:
+                size_bytes += len(part[2])
+        else:
+            for each in self._events:
+                size_bytes += len(each.event.data)
         return size_bytes
 
     def encoded(self, format: str, encode: Callable[["Delivery"], bytes]) -> bytes:

@@ -1,9 +1,9 @@
 """The round of nearly every publish: its events go to one channel, or to one stream, in one append, by
 callbacks.
 
-Publishes of an account that travel in one pipeline share the read of the versions, and those to one channel
-its append. The versions are read ahead of the append: both come after the beginning of the publish, and a
-change that was answered before that is noticed.
+Publishes of an account that travel in one pipeline share the read of the versions, and those to one channel,
+or to streams, an append. The versions are read ahead of the append: both come after the beginning of the
+publish, and a change that was answered before that is noticed.
 """
 
 import asyncio
@@ -153,7 +153,14 @@ class ToStream(SingleAppend):
                 break
         streams = self._stores.streams
         assert streams is not None
-        streams.append_then(self._on_reply, self.publish.account.id, topic, events, keep=keep)
+        streams.append_then(
+            self._on_reply,
+            self.publish.account.id,
+            topic,
+            events,
+            keep=keep,
+            size_bytes=self.matched.size_bytes,
+        )
 
     def record(self) -> list[tuple[str, str]]:
         if self.error is not None:

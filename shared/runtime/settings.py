@@ -155,22 +155,23 @@ class Settings(BaseModel):
         3600, description="time without a message from the client after which a Blackhole socket is closed"
     )
     max_sockets_per_address: Count | None = Field(
-        None, description="most Blackhole and Cognism sockets from one address on one edge; unset: no limit"
+        None,
+        description="most Blackhole, Cognism and native sockets of one address on one edge; unset: no limit",
     )
     max_unauthenticated_sockets: Count = Field(
         5000,
-        description="most Blackhole sockets of one edge that have not authenticated; beyond it the oldest is "
-        "closed",
+        description="most Blackhole and native sockets of one edge that have not authenticated; beyond it "
+        "the oldest is closed",
     )
     max_unauthenticated_sockets_per_address: Count = Field(
         1000,
         description="most of them from one address; beyond it the oldest of that address is closed",
     )
     unauthenticated_frames: Count = Field(
-        100, description="most messages on a Blackhole socket before a valid credential"
+        100, description="most messages on a socket before a valid credential"
     )
     unauthenticated_bytes: Bytes = Field(
-        256 * 1024, description="most bytes of messages on a Blackhole socket before a valid credential"
+        256 * 1024, description="most bytes of messages on a socket before a valid credential"
     )
     max_arriving_connections: Count = Field(
         10_000, description="most connections without a complete request head; beyond it the oldest is closed"

@@ -15,7 +15,8 @@ and an event is found by its id with one read at each place. `{place}` is `{<acc
                 hash: topic, epoch (of this log alone; after purges also their number, and a random part of
                 the last one), last (offset of the last entry ever), trimmed (of the last one that is gone),
                 reason (trimmed, expired, purged), first_ms (a lower bound of the first entry's time), bytes
-                (of all entries), age_ms (of the rule), kept_ms (when the ends of log and state were set).
+                (of all entries), count (of the entries, a hint: a gateway of an older
+                release counts none), age_ms (of the rule), kept_ms (when the ends of log and state were set).
                 Gateway. 30 days longer than the log.
 `{place}:stream-event:<SHA-1 of the event id>`
                 string: `<SHA-1 of the topic> <offset>` of the newest event of that id. Gateway. With its

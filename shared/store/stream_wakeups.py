@@ -47,10 +47,13 @@ class StreamWakeup(NamedTuple):
 
 
 def parse(message: bytes) -> StreamWakeup:
+    """Raises ValueError for what is no wakeup as we know them."""
     begin, before, last, *rest = message.split(b"\0")
     entries: Sequence[Sequence[bytes]] | None = None
     if begin.startswith(_INLINE):
         entries = [rest]
         if len(rest) != _ENTRY_PARTS:
+            if len(rest) % _ENTRY_PARTS:
+                raise ValueError("an event has another number of parts")
             entries = [rest[i : i + _ENTRY_PARTS] for i in range(0, len(rest), _ENTRY_PARTS)]
     return StreamWakeup(begin[1:].decode(), before.decode(), last.decode(), entries)

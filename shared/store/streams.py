@@ -16,16 +16,19 @@ import orjson
 from shared.model.events import Event
 from shared.model.idempotency import Deadline
 from shared.model.streams import Keep, Mark, Retained, StreamRule, StreamRules, rules_of, stored_rules
-from shared.redis.connection import OnReply
-from shared.redis.pipeline import Argument, RedisCommands
+from shared.redis.connection import Argument, Command, OnReply
+from shared.redis.pipeline import RedisCommands
 from shared.store import keyspace, stream_names
 from shared.store.event_identity import identity, identity_of
 from shared.store.recount import pages, places_in_use
 from shared.store.routing import Routing
+from shared.store.shared_appends import AppendedLog, SharedStreamAppend
 
 STREAM_LOT = 64
 """Events in one append: each takes an entry and a name, and trims others."""
 READ_LOT = 100
+# What requests may have that share an append: live wakeups of more carry no events.
+_SHARED_BYTES = 24 * 1024
 _OUTLIVES_MS = 30 * 24 * 3600 * 1000
 _DAY_MS = 24 * 3600 * 1000
 _LIMIT = Keep(100_000, 30 * _DAY_MS)
@@ -53,6 +56,9 @@ class Streams:
         self._epochs = map((secrets.token_hex(4) + "{:08x}").format, itertools.count(1))
         # A part of the age longer than they must: `stream_append.lua` renews them now and then.
         remembered_ms = limits.keep.age_ms * 33 // 32 + _OUTLIVES_MS
+        # The last append of each account that waits to be sent, and the first of them all.
+        self._joinable: dict[str, SharedStreamAppend] = {}
+        self._first: Command | None = None
         self._ends = f"{_OUTLIVES_MS} {remembered_ms} {max(1, limits.topics // stream_names.PLACES)}"
 
     async def rules(self, account_id: str) -> StreamRules:
@@ -76,26 +82,55 @@ class Streams:
 
         Returns the reply for `end_append`. `event.to` is the id of a channel.
         """
-        arguments = self._append_of(topic, events, keep, "" if deadline is None else deadline.ms)
-        return self._redis.script("stream_append", stream_names.names(account_id, topic), *arguments)
+        # A later append must not overtake this one.
+        self._joinable.pop(account_id, None)
+        log = self._log(account_id, topic, events, keep)
+        until_ms = "" if deadline is None else deadline.ms
+        return self._redis.script("stream_append", log.names, until_ms, self._ends, *log.arguments)
 
     def append_then(
-        self, on_reply: OnReply, account_id: str, topic: str, events: Sequence[Event], *, keep: Keep
+        self,
+        on_reply: OnReply,
+        account_id: str,
+        topic: str,
+        events: Sequence[Event],
+        *,
+        keep: Keep,
+        size_bytes: int,
     ) -> None:
-        """The same by callback, which gets the reply for `end_append`, or an exception."""
-        arguments = self._append_of(topic, events, keep, "")
-        self._redis.script_then(on_reply, "stream_append", stream_names.names(account_id, topic), *arguments)
+        """The same by callback, for events of so many bytes. The callback gets the reply for `end_append`, or
+        an exception.
 
-    def _append_of(
-        self, topic: str, events: Sequence[Event], keep: Keep, deadline_ms: int | str
-    ) -> list[Argument]:
+        Requests of an account that arrive while the pipeline waits share an append, those of one topic also
+        its live wakeup. Each gets its own reply.
+        """
+        joinable = self._joinable
+        if self._first is not None and self._first.is_closed:
+            # Sent, and with it all others, or nearly all.
+            joinable.clear()
+            self._first = None
+        log = self._log(account_id, topic, events, keep)
+        shared = joinable.get(account_id)
+        if shared is not None and shared.add(on_reply, log, size_bytes=size_bytes):
+            return
+        shared = SharedStreamAppend(on_reply, log, events=STREAM_LOT, size_bytes=_SHARED_BYTES - size_bytes)
+        command = self._redis.script_then(
+            shared.on_reply, "stream_append", log.names, "", self._ends, *log.arguments
+        )
+        if command is not None:
+            shared.command = command
+            self._first = self._first or command
+            joinable[account_id] = shared
+
+    def _log(self, account_id: str, topic: str, events: Sequence[Event], keep: Keep) -> AppendedLog:
         assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
         most, age_ms = keep.within(self.limits.keep)
-        arguments: list[Argument] = [next(self._epochs), topic, most, age_ms, deadline_ms, self._ends]
+        values: list[Argument] = []
         for each in events:
             hashed = keyspace.hash_of(identity_of(each))
-            arguments += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
-        return arguments
+            values += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
+        names = stream_names.names(account_id, topic)
+        return AppendedLog(names, (next(self._epochs), topic, most, age_ms), len(events), values)
 
     @staticmethod
     def end_append(reply: Sequence[Any]) -> list[str] | None:

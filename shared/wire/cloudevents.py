@@ -111,6 +111,24 @@ def _source_and_type(account_id: str, topic: str) -> str:
     return orjson.dumps({"source": f"/accounts/{account_id}", "type": topic})[1:-1].decode()
 
 
+PLAIN = (
+    b'{"specversion":"1.0","id":"%b",%b,"time":"%b.%03dZ","notifyoffset":"%b",'
+    b'"datacontenttype":"application/json","data":%b}'
+)
+"""What `retained` makes of an event without attributes, name and time, whose id needs no escapes: of its id,
+`plain_kind`, `plain_time`, the ms, offset and data."""
+
+
+def plain_kind(account_id: str, topic: str) -> bytes:
+    return _source_and_type(account_id, topic).encode()
+
+
+# Many events are of one second.
+@lru_cache(maxsize=1024)
+def plain_time(second: int) -> bytes:
+    return moment_text(second * 1000)[: -len(".000Z")].encode()
+
+
 def batched(
     notifications: Iterable[Notification], *, account_id: str, limit_bytes: int, limit_count: int
 ) -> Message:

@@ -5,7 +5,7 @@ one: `recovered`, `overflow` and `end`.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -13,8 +13,8 @@ import orjson
 from shared.model.channels import CloseReason
 from shared.model.streams import NotRecovered, Retained
 from shared.wire.close_reasons import CLOSE_ROWS
-from shared.wire.cloudevents import retained
-from shared.wire.stream_ids import id_of
+from shared.wire.cloudevents import PLAIN, plain_kind, plain_time, retained
+from shared.wire.stream_ids import beginning, id_at, id_of
 
 MEDIA_TYPE = b"text/event-stream; charset=utf-8"
 HEARTBEAT = b":\n\n"
@@ -44,6 +44,31 @@ def events(topic: str, epoch: str, found: Iterable[Retained], *, account_id: str
     """Events for readers of this topic alone."""
     texts = [event(data_of(each, account_id=account_id), id_of(topic, epoch, each.offset)) for each in found]
     return texts[0] if len(texts) == 1 else b"".join(texts)
+
+
+def plain_events(
+    topic: str, epoch: str, parts: Iterable[Sequence[bytes]], *, account_id: str
+) -> bytes | None:
+    """`events`, of their parts in a live wakeup: offset, id, data, name, time and more.
+
+    None unless each is as nearly all are: without a name, a time and more, in one line, its id of letters,
+    digits and hyphens.
+    """
+    kind, begin = plain_kind(account_id, topic), beginning(topic, epoch)
+    texts = []
+    for offset, event_id, data, name, time, more in parts:
+        if name or time or more or b"\n" in data or b"\r" in data:
+            return None
+        if not event_id.replace(b"-", b"").isalnum():
+            return None
+        ms, _, number = offset.partition(b"-")
+        at_ms = int(ms)
+        text = plain_time(at_ms // 1000), at_ms % 1000, offset, data
+        texts.append(_PLAIN % (event_id, kind, *text, id_at(begin, at_ms, int(number))))
+    return texts[0] if len(texts) == 1 else b"".join(texts)
+
+
+_PLAIN = b"data: %b\nid: %%b\n\n" % PLAIN
 
 
 def moved(id: bytes) -> bytes:

@@ -48,7 +48,12 @@ class Position:
 def id_of(topic: str, epoch: str, offset: str) -> bytes:
     """The id of a reader of this topic alone."""
     ms, _, number = offset.partition("-")
-    return _text(_begin(topic, epoch) + _varint(int(ms)) + _varint(int(number)))
+    return id_at(beginning(topic, epoch), int(ms), int(number))
+
+
+def id_at(begin: bytes, ms: int, number: int) -> bytes:
+    """The same for ms and number of the offset; `begin` is that of its topic."""
+    return _text(begin + _varint(ms) + _varint(number))
 
 
 def marks_in(given: str, topics: Sequence[str]) -> Mapping[str, Mark] | None:
@@ -84,7 +89,7 @@ def _prefix(ordered: Sequence[str]) -> bytes:
 
 # Of a topic nearly all ids begin alike.
 @lru_cache(maxsize=4096)
-def _begin(topic: str, epoch: str) -> bytes:
+def beginning(topic: str, epoch: str) -> bytes:
     return _prefix([topic]) + bytes((len(epoch),)) + epoch.encode()
 
 

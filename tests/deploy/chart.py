@@ -5,9 +5,8 @@ from functools import cache
 from typing import Any
 
 import helm_python as helm
-import yaml
 
-from tests.deploy.files import CHART
+from tests.deploy.files import CHART, documents
 
 Json = dict[str, Any]
 RELEASE = "demo"
@@ -131,7 +130,7 @@ VALUES: dict[str, Json] = {
 
 # The files for a kind of installation, which an operator starts from.
 PERSONAS = {path.stem.removeprefix("values-"): path for path in sorted(CHART.glob("values-*.yaml"))}
-VALUES |= {name: yaml.safe_load(path.read_text()) for name, path in PERSONAS.items()}
+VALUES |= {name: documents(path.read_text())[0] for name, path in PERSONAS.items()}
 
 
 @cache
@@ -142,13 +141,7 @@ def _chart() -> helm.Chart:
 def rendered(values: Json) -> list[Json]:
     """Every object that `helm install` would create. Raises HelmError where it would fail."""
     files = _chart().render(values, name=RELEASE, namespace=NAMESPACE)
-    return [
-        found
-        for name, text in files.items()
-        if name.endswith(".yaml")
-        for found in yaml.safe_load_all(text)
-        if found is not None
-    ]
+    return [found for name, text in files.items() if name.endswith(".yaml") for found in documents(text)]
 
 
 @cache

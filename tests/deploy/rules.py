@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import promql_parser
-import yaml
 
 from tests.deploy.chart import NAMESPACE, RELEASE, Json, named, rendered
-from tests.deploy.files import CHART
+from tests.deploy.files import CHART, documents
 
-SOURCES: list[Json] = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["alerts"]
+SOURCES: list[Json] = documents((CHART / "files" / "alerts.yaml").read_text())[0]["alerts"]
 """The alerts as the chart has them, before their placeholders are replaced."""
 GROUPS: list[Json] = named("everything", "PrometheusRule")["spec"]["groups"]
 RULES: list[Json] = [rule for group in GROUPS for rule in group["rules"]]

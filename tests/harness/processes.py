@@ -1,5 +1,6 @@
 """Child processes under test: start, signal, kill, freeze; their output goes to files."""
 
+import fcntl
 import http.client
 import os
 import random
@@ -7,7 +8,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
 
@@ -25,19 +28,46 @@ _SHOWN_BYTES = 12_000
 _random = random.SystemRandom()
 
 
-def free_port() -> int:
-    """A free TCP port below the range of outgoing connections.
+# Longer than any port is without its process: a test makes some dozens of them.
+_MOST_PORTS = 400
+_ports = deque[int]()
 
-    Uses the system's random source: pytest-randomly seeds the others alike in every worker.
+
+def free_port() -> int:
+    """A free TCP port below the range of outgoing connections, which no other test run on this machine takes.
+
+    It stays reserved for this process, also while its service has not started yet, or starts again.
     """
     while True:
+        # Not `random`, which pytest-randomly seeds alike in every worker.
         port = _random.randrange(15_000, 32_000)
+        if port in _ports or not _reserved(port):
+            continue
+        _ports.append(port)
+        if len(_ports) > _MOST_PORTS:
+            fcntl.lockf(_reservations(), fcntl.LOCK_UN, 1, _ports.popleft())
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
+
+
+def _reserved(port: int) -> bool:
+    """Locks the port's byte of a file, until this process ends; False if another process has it."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> int:
+    """Never closed: that would end the locks."""
+    path = Path(tempfile.gettempdir()) / f"notification-gateway-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def environment(**settings: object) -> dict[str, str]:

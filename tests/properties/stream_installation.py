@@ -23,6 +23,11 @@ AGE_MS = HOUR_MS
 _LARGE = b"1" * 33_000
 _FOREVER_MS = 60 * 24 * HOUR_MS
 _MOST_PAGES = 1000
+_CLOCK = "{clock}:append"
+# The time of appends, while a test stops it.
+_STOPPED = (
+    f"local clock = redis.call('LRANGE', '{_CLOCK}', 0, -1)\nif #clock == 0 then clock = call('TIME') end"
+)
 
 
 @dataclass
@@ -42,8 +47,17 @@ class Reader:
         self._account_id = account_id
         self._log = log
         self.expectation = Expectation(log, name)
-        self.mark: Mark | None = None
+        self._mark: Mark | None = None
         self.inbox: deque[tuple[StreamWakeup, int]] = deque()
+
+    @property
+    def mark(self) -> Mark | None:
+        return self._mark
+
+    @mark.setter
+    def mark(self, mark: Mark) -> None:
+        self._mark = mark
+        self.expectation.is_behind(mark)
 
     async def start(self, start: Start, *, count: int) -> None:
         resumed = await self._reads.resume(self._account_id, TOPIC, start, count=count, size_bytes=10**6)
@@ -114,6 +128,10 @@ class StreamInstallation:
 
     async def _connect(self, valkey: Valkey, scripts: Mapping[str, Script]) -> None:
         self._redis = connect(valkey.url)
+        append = scripts["stream_append"]
+        source = append.source.replace("local clock = call('TIME')", _STOPPED)
+        assert source != append.source
+        scripts = {**scripts, append.name: Script(append.name, source)}
         backend = Backend(lambda: self._redis, self.direct, scripts)
         self._stores = Stores(self._redis, backend)
         self._clock = RedisClock(self.direct)
@@ -156,6 +174,15 @@ class StreamInstallation:
             if was_there and not record.is_lost and record.offset not in after:
                 record.gone.add(NotRecovered.TRIMMED)
         self._look()
+
+    def stop_clock(self) -> None:
+        """Appends are of this moment, until it is started."""
+        self._stores.let_time_pass()
+        self.direct.rpush(_CLOCK, *self.direct.time())
+
+    def start_clock(self) -> None:
+        self.direct.delete(_CLOCK)
+        self._stores.let_time_pass()
 
     def _in_redis(self) -> set[str]:
         return {entry.decode() for entry, _ in self.direct.xrange(self._stream)}

@@ -79,6 +79,18 @@ class StreamReading(RuleBasedStateMachine):
         self._there.publish(kinds, most=100)
         self.read(which, count)
 
+    @rule(which=WHICH, kinds=KINDS, count=COUNT)
+    def fail_over(self, which: int, kinds: Sequence[str], count: int) -> None:
+        """A reader has had events that the next primary has not, whose clock gives their times again."""
+        self._there.save()
+        self._there.stop_clock()
+        self._there.publish(kinds, most=100)
+        self.read(which, count)
+        self._there.lose_tail(-1)
+        self._there.publish(kinds, most=100)
+        self._there.start_clock()
+        self.hear(which, count)
+
     @rule(only_state=st.booleans())
     def flush(self, only_state: bool) -> None:
         self._there.flush(only_state=only_state)

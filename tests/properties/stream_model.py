@@ -86,14 +86,20 @@ class Expectation:
         self._position = 0
         self._told_until = 0
         self._identity = 0
+        # That of the event it is behind. Its offset alone may be that of another event by now.
+        self._behind = 0
         self.may_be_lost = False
         self.may_be_purged = False
+
+    def is_behind(self, mark: Mark) -> None:
+        """It goes on from there."""
+        self._behind = self._log.number_at(mark.offset)
 
     def must_be_told(self, mark: Mark) -> bool:
         """Whether Redis has no such place any more."""
         if mark.epoch == "":
             return False
-        number = self._log.number_at(mark.offset)
+        number = self._behind
         is_lost = number > 0 and self._log.records[number - 1].is_lost
         return is_lost or self._identity != self._log.identity
 
@@ -111,7 +117,7 @@ class Expectation:
         if resumed.reason is None:
             assert not must_be_told, f"{self._name} {UNTOLD}"
             return
-        number, gone = self._log.number_at(mark.offset), self._log.last_gone()
+        number, gone = self._behind, self._log.last_gone()
         is_right = {
             NotRecovered.LOST: self.may_be_lost,
             NotRecovered.PURGED: self.may_be_purged and mark.epoch not in ("", self._log.epoch),

@@ -89,7 +89,7 @@ async def test_readers_of_several_topics_share_the_data_and_have_ids_of_their_ow
 
     for reader in (first, second):
         counting = SimpleNamespace(
-            topic="a", epoch="ep", events=shared.events, last=shared.last, encoded=counted
+            topic="a", epoch="ep", events=shared.events, last=shared.last, count=2, encoded=counted
         )
         reader.on_events(cast(Delivery, counting))
     assert calls == 1

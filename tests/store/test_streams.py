@@ -121,6 +121,20 @@ async def test_what_is_too_old_is_not_read_and_goes_with_the_next_append(stores:
     assert state(stores)["trimmed"] == offsets[-1]
 
 
+def bits_of(event_id: str) -> int:
+    """What an offset has of its event."""
+    return int(keyspace.hash_of(event_id)[:5], 16)
+
+
+async def test_an_offset_has_bits_of_its_event(stores: Stores) -> None:
+    """Two primaries that give an offset at the same ms give it to one event alone."""
+    given = [*events(1, 2), Event("1", TOPIC, b"1", attributes=b'{"source":"/s"}')]
+    offsets = await append(stores, *given)
+    ms = offsets[0].partition("-")[0]
+    identities = ("1", "2", "1\0/s")
+    assert offsets == [f"{ms}-{at * 2**20 + bits_of(of)}" for at, of in enumerate(identities)]
+
+
 async def test_the_state_outlives_the_entries_and_offsets_rise(stores: Stores) -> None:
     [last] = await append(stores, *events(1))
     names = stream_names.names(stores.account_id, TOPIC)
@@ -133,7 +147,7 @@ async def test_the_state_outlives_the_entries_and_offsets_rise(stores: Stores) -
     stores.direct.hset(names[1], "last", ahead)
     offsets = await append(stores, *events(2, 3))
     ms = ahead.partition("-")[0]
-    assert offsets == [f"{int(ms) + 1}-0", f"{int(ms) + 1}-1"]
+    assert offsets == [f"{ms}-{2**20 + bits_of('2')}", f"{ms}-{2 * 2**20 + bits_of('3')}"]
     after = state(stores)
     assert (after["epoch"], after["trimmed"], after["reason"]) == (before["epoch"], ahead, "expired")
     assert int(after["bytes"]) == 2 * int(before["bytes"])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from shared.model.channels import CloseReason
 from shared.model.events import Event
 from shared.model.streams import NotRecovered, Retained
+from shared.store.streams import retained_at
 from shared.wire import sse
 from shared.wire.stream_ids import id_of
 from tests.harness.event_stream import EventStreamParser, Message
@@ -55,6 +56,34 @@ def test_line_breaks_of_a_publisher_begin_no_line_of_ours(line_break: bytes, pie
     for at in range(0, len(text), pieces):
         parser.feed(text[at : at + pieces])
     assert [message.json["data"] for message in parser.messages] == [{"a": 1}, 2]
+
+
+NEW_ID = b"5f9c9f39-50a1-44f6-a875-815ad643af4b"
+PARTS: dict[str, tuple[tuple[bytes, ...], bool]] = {
+    "as nearly all": ((b"1795907463007-524288", NEW_ID, b'{"a":[1,"\xc3\xa9"]}', b"", b"", b""), True),
+    "a short id": ((b"0-0", b"7", b"null", b"", b"", b""), True),
+    "the last offset": ((b"99999999999999-999999999999999", b"A-z", b'""', b"", b"", b""), True),
+    "a name": ((b"1-0", b"e", b"1", b"n", b"", b""), False),
+    "a time": ((b"1-0", b"e", b"1", b"", b"2026-01-01T00:00:00Z", b""), False),
+    "more": ((b"1-0", b"e", b"1", b"", b"", b'{"attributes":{"source":"/s"}}'), False),
+    "a line feed": ((b"1-0", b"e", b"[\n1]", b"", b"", b""), False),
+    "a carriage return": ((b"1-0", b"e", b"[\r1]", b"", b"", b""), False),
+    "a quote in the id": ((b"1-0", b'e"', b"1", b"", b"", b""), False),
+    "a backslash": ((b"1-0", b"e\\", b"1", b"", b"", b""), False),
+    "a control character": ((b"1-0", b"e\x1f", b"1", b"", b"", b""), False),
+    "another alphabet": ((b"1-0", "\u00e9".encode(), b"1", b"", b"", b""), False),
+    "digits of another script": ((b"1-0", "\u0661".encode(), b"1", b"", b"", b""), False),
+}
+
+
+@pytest.mark.parametrize(("parts", "is_plain"), PARTS.values(), ids=PARTS)
+def test_plain_events_are_the_same_bytes(parts: tuple[bytes, ...], is_plain: bool) -> None:
+    event = retained_at("orders.paid", *parts)
+    other = PARTS["a short id"][0]
+    for some, events in (([parts], [event]), ([other, parts], [retained_at("orders.paid", *other), event])):
+        text = sse.plain_events("orders.paid", "ep", some, account_id=ACCOUNT)
+        expected = sse.events("orders.paid", "ep", events, account_id=ACCOUNT)
+        assert text == (expected if is_plain else None)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
