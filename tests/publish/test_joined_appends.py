@@ -39,6 +39,7 @@ async def test_publishes_that_wait_share_appends_in_the_order_of_arrival(
 async def test_any_publishes_at_once_reach_each_channel_once_and_in_order(
     gateway: Gateway, stores: Stores, seed: int
 ) -> None:
+    # None is so wide that it is matched in turns: others may pass that.
     choose = random.Random(seed)
     topics = [f"t{n}" for n in range(8)]
     of_channel = {}
@@ -48,13 +49,13 @@ async def test_any_publishes_at_once_reach_each_channel_once_and_in_order(
     await gateway.publish(event(0, "none"))
     numbers, publishes = iter(range(1, 10_000)), list[list[Event]]()
     for _ in range(30):
-        events = [event(next(numbers), choose.choice(topics)) for _ in range(choose.choice([1, 2, 5, 40]))]
+        events = [event(next(numbers), choose.choice(topics)) for _ in range(choose.choice([1, 2, 5, 20]))]
         if choose.random() < 0.2:
             events = [each._replace(to=choose.choice(list(of_channel))) for each in events]
         elif choose.random() < 0.2:
             events[0] = events[0]._replace(receipt=True)
         elif choose.random() < 0.2:
-            events[0] = events[0]._replace(data=b"1" * 30_000)
+            events[0] = events[0]._replace(data=b"1" * 10_000)
         publishes.append(events)
 
     await asyncio.gather(*(gateway.publish(*events) for events in publishes))
