@@ -1,5 +1,6 @@
 """Streams behind real proxies: an event arrives at once, and comments outlast the proxy's time-outs."""
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -18,6 +19,7 @@ from tests.harness.waiting import wait_until
 TIMEOUT_S = 4
 HEARTBEAT_S = 0.5
 OPEN_S = 1.5 * TIMEOUT_S
+PROXIES = ("haproxy", "nginx", "caddy")
 
 
 def impatient(kind: str) -> str:
@@ -46,36 +48,48 @@ def api(stack: Stack, http: aiohttp.ClientSession) -> Api:
     return Api(http, stack.gateways[0].url, stack.admin_token)
 
 
-@pytest.fixture(params=["haproxy", "nginx", "caddy"])
-def origin(request: pytest.FixtureRequest, stack: Stack) -> Iterator[str]:
-    """Of the proxy."""
-    if request.param == "caddy":
+@contextlib.contextmanager
+def origin_of(kind: str, stack: Stack) -> Iterator[str]:
+    if kind == "caddy":
         with behind_caddy(stack) as behind:
             yield behind.origin
         return
     upstream = stack.edges[0].url.removeprefix("http://")
-    with proxy_by(request.param, impatient(request.param), upstream=upstream) as url:
+    with proxy_by(kind, impatient(kind), upstream=upstream) as url:
+        yield url
+
+
+@pytest.fixture(params=PROXIES)
+def origin(request: pytest.FixtureRequest, stack: Stack) -> Iterator[str]:
+    """Of the proxy."""
+    with origin_of(request.param, stack) as url:
         yield url
 
 
 @pytest.fixture
-async def reader(
-    api: Api, http: aiohttp.ClientSession, origin: str, stack: Stack
-) -> AsyncIterator[tuple[StreamClient, ApiKey]]:
-    """Through the proxy; its key."""
+async def key(api: Api) -> ApiKey:
+    """It may read a stream."""
     key = await api.api_key(scopes=("publish", "receive", "channels"))
     await bind(api, key, "orders.#")
     await keep(api, key, "orders.#")
-    reader = await StreamClient.open(http, origin, key, TOPIC, headers={"Accept-Encoding": "gzip"})
-    await reader.until_begun()
-    yield reader, key
-    await reader.close()
+    return key
 
 
-async def test_events_arrive_at_once_and_comments_keep_it_open(
-    api: Api, reader: tuple[StreamClient, ApiKey]
-) -> None:
-    client, key = reader
+async def opened(http: aiohttp.ClientSession, origin: str, key: ApiKey) -> StreamClient:
+    client = await StreamClient.open(http, origin, key, TOPIC, headers={"Accept-Encoding": "gzip"})
+    await client.until_begun()
+    return client
+
+
+@pytest.fixture
+async def client(http: aiohttp.ClientSession, origin: str, key: ApiKey) -> AsyncIterator[StreamClient]:
+    """Through the proxy."""
+    client = await opened(http, origin, key)
+    yield client
+    await client.close()
+
+
+async def test_events_arrive_at_once(api: Api, client: StreamClient, key: ApiKey) -> None:
     assert client.response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert "Content-Encoding" not in client.response.headers
     for number in range(5):
@@ -84,24 +98,34 @@ async def test_events_arrive_at_once_and_comments_keep_it_open(
         comments = client.parser.comments
         await client.until_data(range(number + 1))
         assert client.parser.comments <= comments + 20
-    began_s, comments = time.monotonic(), client.parser.comments
-    await wait_until(lambda: time.monotonic() - began_s > OPEN_S, within_s=60)
-    await wait_until(lambda: client.parser.comments > comments + 2)
-    assert not client.has_ended
-    await publish(api, key, 5)
-    await client.until_data(range(6))
+
+
+async def test_comments_keep_it_open(
+    api: Api, http: aiohttp.ClientSession, key: ApiKey, stack: Stack
+) -> None:
+    """Through all proxies at once, since it takes its time."""
+    async with contextlib.AsyncExitStack() as running:
+        origins = [running.enter_context(origin_of(kind, stack)) for kind in PROXIES]
+        clients = [await opened(http, origin, key) for origin in origins]
+        for client in clients:
+            running.push_async_callback(client.close)
+        began_s, comments = time.monotonic(), [client.parser.comments for client in clients]
+        await wait_until(lambda: time.monotonic() - began_s > OPEN_S, within_s=60)
+        for client, before, kind in zip(clients, comments, PROXIES, strict=True):
+            await wait_until(lambda: client.parser.comments > before + 2, what=kind)  # noqa: B023
+            assert not client.has_ended, kind
+        await publish(api, key, 0)
+        for client in clients:
+            await client.until_data([0])
 
 
 async def test_the_edge_learns_that_the_client_has_gone(
-    http: aiohttp.ClientSession, reader: tuple[StreamClient, ApiKey], stack: Stack
+    http: aiohttp.ClientSession, client: StreamClient, stack: Stack
 ) -> None:
-    async def readers() -> float:
-        return await metric(http, stack.edges[0].url, "notify_stream_readers")
+    async def are_left(count: int) -> bool:
+        return await metric(http, stack.edges[0].url, "notify_stream_readers") == count
 
-    assert await readers() == 1
-    await reader[0].close()
-
-    async def is_gone() -> bool:
-        return await readers() == 0
-
-    await wait_until(is_gone)
+    # Those of other tests may still be going.
+    await wait_until(lambda: are_left(1))
+    await client.close()
+    await wait_until(lambda: are_left(0))
