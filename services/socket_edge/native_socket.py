@@ -46,7 +46,7 @@ FRAME_BYTES = 1024 * 1024
 STRANGERS_FRAME_BYTES = 64 * 1024
 _WITHOUT_CALLER = ("auth", "ping")
 # They have bounds of their own: those of the account's rates, and of what a channel has in flight.
-_UNLIMITED = ("publish", "ack", "nack")
+_UNLIMITED = ("publish", "ack")
 
 P = TypeVar("P", bound=Part)
 
