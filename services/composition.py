@@ -14,7 +14,7 @@ from shared.publish.idempotency import IdempotentRequests
 from shared.publish.publisher import Publisher
 from shared.publish.publishing import Publishing
 from shared.publish.rates import Rates
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.redis.client import connect
 from shared.runtime.settings import Settings
 from shared.store.account_channels import AccountChannels

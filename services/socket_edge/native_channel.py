@@ -8,7 +8,7 @@ that is in flight. Both move the loop back, so the order stays: what is sent aga
 import asyncio
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from services.socket_edge.claims import Claim
 from services.socket_edge.held import LeaseHolder
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
 
 NATIVE_CHANNEL = "native-channel"
-UNREAD_LIMIT_BYTES = 512 * 1024
-"""While a socket has so much that its client has not read, its channels send nothing more."""
-# How much a channel writes until it asks how much is unread: that takes a system call.
-_UNASKED_BYTES = 32 * 1024
+BUFFER_BYTES = 256 * 1024
+"""While a socket buffers more for its client, its channels send nothing."""
 # What it reads and encodes in one turn of the event loop.
 _READ_SHARE = Window(count=128, size_bytes=64 * 1024)
 _NOTHING = Window(count=0, size_bytes=0)
@@ -40,14 +38,18 @@ _DIALECT = {"dialect": "native"}
 _SENT = telemetry.sent.series(_DIALECT)
 
 
+OnRemoved: TypeAlias = Callable[[bool], None]
+"""Gets whether the queue has removed it; False when that is unknown, and it may come again."""
+
+
 class ChannelSocket(Protocol):
     """What a channel needs of the socket that has it open."""
 
     def write(self, *texts: bytes) -> bool:
         """Writes frames; False when the client has gone."""
 
-    def unread_bytes(self) -> int:
-        """How many of the written bytes the client has not read."""
+    def buffered_bytes(self) -> int:
+        """How many of the written bytes the kernel has not taken."""
 
 
 class NativeChannel(LeaseHolder):
@@ -90,7 +92,6 @@ class NativeChannel(LeaseHolder):
         self._on_closed = on_closed
         self._wait_for_room = wait_for_room
         self._waits_for_room = self._is_draining = False
-        self._unasked_bytes = 0
         # What is in flight, the oldest first: how long each is, and when it was sent.
         self._in_flight: dict[str, tuple[int, float]] = {}
         self._in_flight_bytes = 0
@@ -103,7 +104,10 @@ class NativeChannel(LeaseHolder):
         self._resumes_s = 0.0
         # What is sent up to this entry was sent before.
         self._again_until = ""
-        self._acked_until = BEGINNING
+        self._acked_until = self._removed_until = BEGINNING
+        # Who waits until the queue has removed what was acknowledged.
+        self._unanswered: list[tuple[str, OnRemoved]] = []
+        self.loop.on_acked = self._on_acked
         # When the client last acknowledged or gave back something, or got the first of what is in flight.
         self._progress_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -157,12 +161,9 @@ class NativeChannel(LeaseHolder):
             return None
         self.sent += len(texts)
         _SENT.total += len(texts)
-        self._unasked_bytes += sum(map(len, texts))
-        if self._unasked_bytes > _UNASKED_BYTES:
-            self._unasked_bytes = 0
-            if self._socket.unread_bytes() > UNREAD_LIMIT_BYTES:
-                self._waits_for_room = True
-                self._wait_for_room(self)
+        if self._socket.buffered_bytes() > BUFFER_BYTES:
+            self._waits_for_room = True
+            self._wait_for_room(self)
         self._plan()
         return last
 
@@ -173,12 +174,12 @@ class NativeChannel(LeaseHolder):
         # An ack that is on its way could name the entry of another event by now.
         self._in_flight.clear()
         self._overdue.clear()
-        self._acked_until = BEGINNING
+        self._acked_until = self._removed_until = BEGINNING
         self.let_go(CloseReason.LOST_WRITES)
 
     def has_room(self) -> bool:
-        """Goes on if the client has read most of what was written; whether it has."""
-        if self._waits_for_room and self._socket.unread_bytes() <= UNREAD_LIMIT_BYTES // 2:
+        """Goes on if little is buffered; whether it does."""
+        if self._waits_for_room and self._socket.buffered_bytes() <= BUFFER_BYTES // 2:
             self._waits_for_room = False
             self.loop.wake()
         return not self._waits_for_room
@@ -227,6 +228,21 @@ class NativeChannel(LeaseHolder):
             self.acked += 1
             if first == entry:
                 return taken_bytes, sent_s
+
+    def when_removed(self, entry: str, answer: OnRemoved) -> None:
+        """Answers when the queue has removed everything up to this entry, or the channel is let go before."""
+        self._unanswered.append((entry, answer))
+        self._on_acked(self._removed_until)
+
+    def _on_acked(self, until: str) -> None:
+        self._removed_until = until
+        if self._unanswered:
+            unanswered, self._unanswered = self._unanswered, []
+            for entry, answer in unanswered:
+                if _is_before(until, entry):
+                    self._unanswered.append((entry, answer))
+                else:
+                    answer(True)
 
     def nack(self, entry: str, *, delay_s: float) -> bool:
         """Sends this entry and all behind it again, after the delay. False if it was not sent, or is acked.
@@ -345,6 +361,12 @@ class NativeChannel(LeaseHolder):
 
     async def abort(self) -> None:
         """Its socket is aborted too."""
+
+    def on_removed(self) -> None:
+        super().on_removed()
+        unanswered, self._unanswered = self._unanswered, []
+        for _, answer in unanswered:
+            answer(False)
 
     @property
     def facts(self) -> dict[str, str | int]:

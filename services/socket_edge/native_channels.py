@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 _ACK_TIMEOUT_S = 30.0
 _IN_FLIGHT = 256
-# How often a socket is looked at whose client has much to read.
-_ROOM_S = 0.05
 _PAUSED_S = 5.0
 
 
@@ -43,6 +41,7 @@ class NativeChannels(Part):
         # Of channels that end, and of a refreshed token.
         self._tasks: set[asyncio.Task[None]] = set()
         self._without_room: list[NativeChannel] = []
+        self._looking: asyncio.Task[None] | None = None
 
     # Requests
 
@@ -75,11 +74,22 @@ class NativeChannels(Part):
         name = {"name": record.name} if record.name else {}
         return "opened", {"channel": channel.shown_id, **name}
 
-    def ack(self, done: Ack) -> Said:
-        """Raises Refusal."""
-        if not self._of(done.channel).ack(done.entry):
+    def ack(self, request: Request, done: Ack) -> Said | None:
+        """Acknowledges. Who asks for an answer gets it when Redis has removed it all. Raises Refusal."""
+        channel, said = self._of(done.channel), ("acked", {"channel": done.channel, "entry": done.entry})
+        if not channel.ack(done.entry):
             raise _unknown_entry(done.entry)
-        return "acked", {"channel": done.channel, "entry": done.entry}
+        if request.ref is None:
+            return said
+        channel.when_removed(done.entry, partial(self._answer_ack, request, said))
+        return None
+
+    def _answer_ack(self, request: Request, said: Said, is_removed: bool) -> None:
+        if is_removed:
+            self.socket.answer(request, said)
+        else:
+            message = "the channel is no longer this socket's, and had not acked it: it may come again"
+            self.socket.refuse(request, Refusal(ErrorCode.CONFLICT, message))
 
     def nack(self, given_back: Nack) -> Said:
         """Raises Refusal."""
@@ -124,7 +134,7 @@ class NativeChannels(Part):
         if lost.close_reason is CloseReason.PAUSED:
             message = "the channel is paused; open it again later"
             return Refusal(ErrorCode.UNAVAILABLE, message, retry_after_s=_PAUSED_S)
-        found = await self._edge.stores.account_channels.read(record.id)
+        found = await self._edge.stores.channels.state(record.id)
         if found is None or found.kind is Kind.WEBSOCKET:
             return NoSuchChannel()
         return Refusal(ErrorCode.CONFLICT, f"the channel is of the kind {found.kind}, and no websocket")
@@ -154,15 +164,16 @@ class NativeChannels(Part):
         return task
 
     def _wait_for_room(self, channel: NativeChannel) -> None:
-        if not self._without_room:
-            self._edge.event_loop.call_later(_ROOM_S, self._look_for_room)
         self._without_room.append(channel)
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_for_room())
 
-    def _look_for_room(self) -> None:
-        waiting, self._without_room = self._without_room, []
-        for channel in waiting:
-            if channel.is_held and not channel.has_room():
-                self._wait_for_room(channel)
+    async def _look_for_room(self) -> None:
+        while self._without_room:
+            await self.socket.until_room()
+            waiting, self._without_room = self._without_room, []
+            self._without_room += [each for each in waiting if each.is_held and not each.has_room()]
+        self._looking = None
 
     def on_refreshed(self) -> None:
         self._start(self._end_forbidden())
@@ -187,6 +198,8 @@ class NativeChannels(Part):
         for channel in channels.values():
             channel.leave()
             self._start(self._leave(channel))
+        if self._looking is not None:
+            self._looking.cancel()
         if self._claiming is not None:
             self._start(self._give_up(self._claiming))
         if self._tasks:
@@ -217,7 +230,7 @@ def _open(socket: NativeSocket, request: Request) -> Handled:
 
 def _ack(socket: NativeSocket, request: Request) -> Handled:
     assert isinstance(request.body, Ack)
-    return socket.part(NativeChannels).ack(request.body)
+    return socket.part(NativeChannels).ack(request, request.body)
 
 
 def _nack(socket: NativeSocket, request: Request) -> Handled:

@@ -274,10 +274,6 @@ class NativeSocket(WrittenSocket):
             self._is_holding = not has_room
             self._hold_messages(not has_room)
 
-    def unread_bytes(self) -> int:
-        """How many of the written bytes the client has not read; a system call."""
-        return self._unread_bytes()
-
     # Its end
 
     def wake(self) -> None:
@@ -312,6 +308,10 @@ class NativeSocket(WrittenSocket):
         if self._handled is not None and getcoroutinestate(self._handled) == CORO_CREATED:
             # Its task has not begun, and now never does.
             self._handled.close()
+        # The client had sent them, and may count on them.
+        for request in self._waiting:
+            if request.operation == "ack":
+                self._begin(request)
         parts, self._parts = self._parts, {}
         await asyncio.gather(*(part.end() for part in parts.values()))
 

@@ -15,7 +15,7 @@ from services.webhook_dispatcher.replays import ReplayRunner
 from shared.jobs import RetryJobs
 from shared.model.errors import StoreUnavailable
 from shared.publish.publisher import Publisher
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.runtime.loops import in_background
 from shared.runtime.settings import Settings
 

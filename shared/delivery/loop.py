@@ -6,7 +6,7 @@ The queue is the buffer: what exceeds the transport's window stays in Redis. `st
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -119,6 +119,8 @@ class DeliveryLoop:
         self._serialization = b""
         self.has_read = False
         """Its lease was confirmed by a read."""
+        self.on_acked: Callable[[str], None] | None = None
+        """Hears up to which entry the queue has removed what the receiver acknowledged."""
         self._task: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._tracer = DeliveryTracer(lease.channel)
@@ -391,5 +393,7 @@ class DeliveryLoop:
 
     def _record_acked(self, until: str, count: int, *, acked_ns: int) -> None:
         self._acked = until
+        if self.on_acked is not None:
+            self.on_acked(until)
         telemetry.record_acked(until, count)
         self._tracer.record_acked(until, acked_ns=acked_ns)

@@ -42,7 +42,7 @@ class Sendable(Protocol):
 
     line: Line
     cost: int
-    """At least the sum of the costs of its lots."""
+    """At least the sum of the costs of its lots, beside what they take of those behind it."""
     lot_cost: int
     """The cost of the lot that was sent last."""
     is_sent: bool

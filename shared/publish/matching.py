@@ -11,7 +11,9 @@ from shared.model.errors import Invalid, TooLarge
 from shared.model.events import Event
 from shared.model.routing_table import RoutingTable
 from shared.model.streams import Keep
+from shared.publish.lots import cost_of
 from shared.publish.request import Posted
+from shared.store.streams import STREAM_LOT
 from shared.wire.events import field_of
 
 EVENTS_A_TURN = 100
@@ -63,6 +65,17 @@ def check_quota(matched: Matched, *, events: int) -> None:
         made = f"the first {events} events make {copies} notifications, {size} bytes"
         limit = f"{MAX_COPIES} notifications or {MAX_COPIES_BYTES // 1024 // 1024} MiB"
         raise TooLarge(f"events times channels: {made}; the limit of a request is {limit}")
+
+
+def cost_of_retained(matched: Matched) -> int:
+    """What it costs beside the copies that events are retained: each has a name too, and may trim another."""
+    commands = len(matched.streams) + matched.retained // STREAM_LOT
+    return cost_of(commands=commands, copies=2 * matched.retained, size_bytes=0)
+
+
+def as_retained(event: Event, table: RoutingTable) -> Event:
+    """An event for one channel names it by its id: its name may pass to another channel."""
+    return event if event.to is None else event._replace(to=table.addressee(event.to))
 
 
 def devices_of(events: Sequence[Event], table: RoutingTable) -> list[str]:

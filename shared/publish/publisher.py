@@ -19,10 +19,11 @@ from shared.publish.lots import Lots
 from shared.publish.matching import EVENTS_A_TURN, Matched, devices_of, match
 from shared.publish.repair import matched_slowly, repair
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores, Round, counts_of
+from shared.publish.round import Round
 from shared.publish.single_append import SingleAppend, round_of
 from shared.publish.sizes import count_stored
-from shared.publish.state import Account, OnEnd, Publish, Taken
+from shared.publish.state import Account, OnEnd, Publish, Taken, counts_of
+from shared.publish.stores import PublishStores
 
 _PUBLISHED = telemetry.published.series()
 _QUEUED = telemetry.queued.series()

@@ -13,8 +13,9 @@ from typing import TypeAlias
 from shared.model.errors import StoreUnavailable
 from shared.publish.lots import Lots
 from shared.publish.matching import Matched, devices_of, match_in_turns
-from shared.publish.round import PublishStores, Round
+from shared.publish.round import Round
 from shared.publish.state import Account, Publish
+from shared.publish.stores import PublishStores
 
 OnRepaired: TypeAlias = Callable[[Publish, Matched | Exception], None]
 """Gets what the events of a publish matched at last, or its error."""

@@ -7,60 +7,46 @@ changed, it refuses the ones behind it too: it never has an older version again.
 events that match it then and come behind the last one that it took. So it gets nothing twice and nothing out
 of order. What it did not want before that event it does not get: its bindings changed while the publish was
 under way.
+
+While the rounds of an account wait for each other, those right behind the first one join its appends: one
+script call takes a few events of several publishes for nearly the price of one.
 """
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from shared.model.account_channels import shown_id
 from shared.model.errors import DeadlinePassed, StoreUnavailable
 from shared.model.events import Event
-from shared.model.routing_table import RoutingTable
 from shared.publish.lots import LOT_COST, Line, Sendable, cost_of
-from shared.publish.matching import Matched
-from shared.publish.rates import Rates
+from shared.publish.matching import Matched, as_retained, cost_of_retained
 from shared.publish.state import Publish
+from shared.publish.stores import PublishStores
 from shared.store.idempotency import LATE
-from shared.store.queues import APPEND_LOT, Appended, Queues
-from shared.store.receipts import Receipts
-from shared.store.routing import Routing
-from shared.store.sessions import Sessions
-from shared.store.stored_bytes import StoredBytes
+from shared.store.queues import APPEND_LOT, Appended
+from shared.store.shared_appends import reply_beside
 from shared.store.streams import STREAM_LOT, Streams
 
 # Above LOT_COST: nothing follows in the same lot.
 _ENDS_LOT = LOT_COST + 1
 _ID_BYTES = 40
+# What one append takes of the rounds behind: with more events it is hardly cheaper for each, and the first
+# publish waits longer for its last lot.
+_JOINED_EVENTS = 20
+_JOINED_BYTES = 24 * 1024
+_FOLLOWERS = 16
 # Device types of one command: no atomic step of Redis may be long.
 _MOST_TYPES = 250
-
-
-@dataclass(frozen=True, slots=True)
-class PublishStores:
-    """The stores that a publish uses.
-
-    `rates` admits it; None: no rate is limited. `stored_bytes` counts it; None: nothing is counted.
-    `streams` retains it; None: nothing is retained.
-    """
-
-    routing: Routing
-    queues: Queues
-    sessions: Sessions
-    receipts: Receipts
-    rates: Rates | None = None
-    stored_bytes: StoredBytes | None = None
-    streams: Streams | None = None
 
 
 class Round:
     """Sent by `Lots`. Calls `on_end` when every reply is there, or one of them is an error."""
 
     __slots__ = (
-        *("_appends", "_channels", "_commands", "_left", "_on_lot", "_refused", "_replies"),
-        *("_retained", "_sessions", "_stores", "_traceparent"),
+        *("_appends", "_channels", "_commands", "_followers", "_joined_cost", "_left", "_on_lot"),
+        *("_refused", "_replies", "_retained", "_room", "_sessions", "_stores", "_traceparent"),
         *("cost", "error", "is_sent", "line", "lot_cost", "matched", "on_end", "publish", "versions"),
     )
 
@@ -92,8 +78,11 @@ class Round:
         # Each channel with the version of its bindings that its append names.
         self._channels: dict[str, str] = {}
         self._refused: list[tuple[str, str]] = []
+        self._followers: list[Round] = []
+        self._joined_cost = 0
         # Of the lot that was sent last, in this order: appends to channels, sessions and streams, all others.
-        self._appends: list[tuple[str, Sequence[int], bool]] = []
+        # Those to channels with whether it is the channel's last, and whether an earlier round has sent it.
+        self._appends: list[tuple[str, Sequence[int], bool, bool]] = []
         self._sessions: list[tuple[str, Sequence[int]]] = []
         self._retained: list[Sequence[int]] = []
         self._replies: list[asyncio.Future[Any]] = []
@@ -103,17 +92,19 @@ class Round:
 
     def send_lot(self, on_lot: Callable[[Sendable], None]) -> None:
         """Sends the next lot. An error ends the round."""
-        cost = 0
+        cost, self._joined_cost = 0, 0
+        self._room = LOT_COST - self.cost if self.cost <= LOT_COST else LOT_COST
+        self._followers = self._find_followers()
         try:
             for each in self._commands:
                 cost += each
-                if cost > LOT_COST:
+                if cost + self._joined_cost > LOT_COST:
                     break
             else:
                 self.is_sent = True
         except Exception as error:
             self.error, self.is_sent = error, True
-        self.lot_cost = cost if self.cost > LOT_COST else self.cost
+        self.lot_cost = self._joined_cost + (cost if self.cost > LOT_COST else self.cost)
         self._on_lot = on_lot
         # Replies mostly come in order: to wait for the last one first costs one callback instead of many.
         self._left = len(self._replies)
@@ -131,6 +122,9 @@ class Round:
             # As they are now: what was matched by them is sent with them.
             versions = dict(versions)
         for channel, indexes in matched.channels.items():
+            if channel in self._channels:
+                # It went with the append of a round before this one.
+                continue
             version = versions.get(channel)
             missing: Sequence[int] = (
                 indexes if channel not in taken.channels else self._rest(channel, indexes)
@@ -211,15 +205,60 @@ class Round:
             yield indexes[start:], cost, True
 
     def _append(self, channel: str, indexes: Sequence[int], *, is_last: bool = True) -> None:
+        events = list(map(self.publish.posted.events.__getitem__, indexes))
+        version = self._channels[channel]
+        has_room = bool(self._followers) and self._joined_cost < self._room
+        joining = self._join(channel, version, events) if is_last and has_room else ()
         reply = self._stores.queues.begin_append(
             channel,
-            list(map(self.publish.posted.events.__getitem__, indexes)),
-            bindings_version=self._channels[channel],
+            events,
+            bindings_version=version,
             traceparent=self._traceparent,
             deadline=self.publish.deadline,
         )
         self._replies.append(reply)
-        self._appends.append((channel, indexes, is_last))
+        self._appends.append((channel, indexes, is_last, False))
+        for other, of_other in joining:
+            other._channels[channel] = version
+            other._replies.append(reply)
+            other._appends.append((channel, of_other, True, True))
+
+    def _find_followers(self) -> "list[Round]":
+        """The rounds right behind this one in the account's line, as far as they may join its appends."""
+        unsent = self.line.unsent
+        if len(unsent) < 2 or unsent[0] is not self or not self._may_share:
+            return []
+        found: list[Round] = []
+        for other in islice(unsent, 1, 1 + _FOLLOWERS):
+            if not isinstance(other, Round) or not other._may_share:
+                break
+            found.append(other)
+        return found
+
+    @property
+    def _may_share(self) -> bool:
+        """Do its appends differ from those of other publishes by their events alone?"""
+        return not (self._traceparent or self.matched.wants_receipts or self.publish.deadline)
+
+    def _join(self, channel: str, version: str, events: list[Event]) -> "list[tuple[Round, Sequence[int]]]":
+        """Adds to the events what followers have for the channel, in order: of each all or nothing."""
+        joining: list[tuple[Round, Sequence[int]]] = []
+        size = _bytes_of(events)
+        for other in self._followers:
+            indexes = other.matched.channels.get(channel)
+            if indexes is None:
+                continue
+            is_fresh = channel not in other._channels and channel not in other.publish.taken.channels
+            if not is_fresh or other.matched.table.bindings_versions.get(channel) != version:
+                break
+            more = list(map(other.publish.posted.events.__getitem__, indexes))
+            size += (more_bytes := _bytes_of(more))
+            if len(events) + len(more) > _JOINED_EVENTS or size > _JOINED_BYTES:
+                break
+            events += more
+            joining.append((other, indexes))
+            self._joined_cost += cost_of(commands=0, copies=len(more), size_bytes=more_bytes)
+        return joining
 
     def _rest(self, channel: str, indexes: Sequence[int]) -> list[int]:
         """What a channel that has taken events is still offered."""
@@ -288,9 +327,9 @@ class Round:
         """Notes what has taken its events. Raises StoreUnavailable, DeadlinePassed."""
         taken, counts = self.publish.taken, self.publish.taken.counts
         replies = iter(self._replies)
-        for channel, indexes, is_last in self._appends:
+        for channel, indexes, is_last, has_joined in self._appends:
             reply = next(replies).result()
-            appended = self._stores.queues.end_append(reply)
+            appended = self._stores.queues.end_append(reply_beside(reply) if has_joined else reply)
             if appended is Appended.QUEUED:
                 before = taken.channels.get(channel)
                 taken.channels[channel] = indexes if before is None else [*before, *indexes]
@@ -348,25 +387,5 @@ class Round:
         return self.versions.of_tables == self.matched.versions
 
 
-def cost_of_retained(matched: Matched) -> int:
-    """What it costs beside the copies that events are retained: each has a name too, and may trim another."""
-    commands = len(matched.streams) + matched.retained // STREAM_LOT
-    return cost_of(commands=commands, copies=2 * matched.retained, size_bytes=0)
-
-
-def as_retained(event: Event, table: RoutingTable) -> Event:
-    """An event for one channel names it by its id: its name may pass to another channel."""
-    return event if event.to is None else event._replace(to=table.addressee(event.to))
-
-
-def counts_of(publish: Publish, matched: Matched) -> list[int]:
-    """For each event the number of channels and sessions that have taken it.
-
-    A session counts only if it matches now: what it took and no longer wants, its edge drops.
-    """
-    counts = list(publish.taken.counts)
-    for session, indexes in matched.sessions.items():
-        offered = publish.taken.sessions[session]
-        for index in indexes:
-            counts[index] += offered[index]
-    return counts
+def _bytes_of(events: Sequence[Event]) -> int:
+    return sum(len(event.data) + len(event.attributes) for event in events)

@@ -13,9 +13,10 @@ from typing import Any
 
 from shared.model.events import Event
 from shared.publish.lots import LOT_COST, Line, Sendable, cost_of
-from shared.publish.matching import Matched
-from shared.publish.round import PublishStores, Round, as_retained, cost_of_retained
+from shared.publish.matching import Matched, as_retained, cost_of_retained
+from shared.publish.round import Round
 from shared.publish.state import Publish
+from shared.publish.stores import PublishStores
 from shared.store.queues import APPEND_LOT, Appended
 from shared.store.streams import STREAM_LOT, Streams
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from shared import telemetry
 from shared.model.idempotency import Deadline
 from shared.publish.lots import Sendable
+from shared.publish.matching import Matched
 from shared.publish.request import Posted
 
 OnEnd: TypeAlias = Callable[[list[int] | Exception], None]
@@ -77,3 +78,16 @@ class Publish:
     deadline: Deadline | None = None
     rounds: int = 0
     paid_copies: int = 0
+
+
+def counts_of(publish: Publish, matched: Matched) -> list[int]:
+    """For each event the number of channels and sessions that have taken it.
+
+    A session counts only if it matches now: what it took and no longer wants, its edge drops.
+    """
+    counts = list(publish.taken.counts)
+    for session, indexes in matched.sessions.items():
+        offered = publish.taken.sessions[session]
+        for index in indexes:
+            counts[index] += offered[index]
+    return counts

@@ -21,7 +21,7 @@ from shared.native_tokens import NativeTokens
 from shared.publish.idempotency import IdempotentRequests
 from shared.publish.publisher import Publisher
 from shared.publish.publishing import Publishing
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.runtime.settings import Settings
 from shared.runtime.stranger_limits import StrangerLimits
 from shared.store.idempotency import Idempotency

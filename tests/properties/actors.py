@@ -29,7 +29,7 @@ from shared.native_tokens import NativeTokens
 from shared.publish.publisher import Publisher
 from shared.publish.publishing import Publishing
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.redis.connection import OnReply
 from shared.redis.pipeline import Pipeline, hand_over
 from shared.runtime.settings import Settings
@@ -72,7 +72,7 @@ class ReportingLeases(Leases):
 
     async def claim(self, api_key_id: str, *, owner: str) -> Claimed:
         claimed = await super().claim(api_key_id, owner=owner)
-        _CLIENT.get().reader = self._world.model.record_claim(api_key_id, owner)
+        CLIENT.get().reader = self._world.model.record_claim(api_key_id, owner)
         return claimed
 
     async def release(self, lease: Lease) -> bool:
@@ -192,6 +192,11 @@ class Actor:
 class Client:
     """The client of one socket: it reads everything, and answers pings when the machine says so."""
 
+    is_waiting = False
+    """It should have been sent something by now."""
+    waits_s = 0.0
+    """How long it has to wait for what it will be sent."""
+
     def __init__(self, world: World, secret: str, *, channel: str = "") -> None:
         """`channel`: which one its URL names."""
         self.reader: Reader | None = None
@@ -218,7 +223,7 @@ class Client:
         }
 
     async def run(self, edge: "GatedEdge") -> None:
-        _CLIENT.set(self)
+        CLIENT.set(self)
         scope = {
             "type": "websocket",
             "query_string": self._query,
@@ -271,7 +276,7 @@ class Client:
             self.close()
 
 
-_CLIENT: ContextVar[Client] = ContextVar("client")
+CLIENT: ContextVar[Client] = ContextVar("client")
 
 
 class ReportingHeartbeat(Heartbeat):

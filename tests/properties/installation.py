@@ -9,6 +9,7 @@ from shared.model.events import DEVICE_REGISTRATIONS, Event
 from shared.redis.pipeline import Script
 from shared.store import keyspace
 from tests.harness.valkey import Valkey
+from tests.properties.ack_client import FrameClient
 from tests.properties.actors import HOUR_MS, Actor, Client, GatedEdge
 from tests.properties.model import Key
 from tests.properties.stage import Stage
@@ -117,6 +118,14 @@ class Installation(Stage):
 
         self.run(opens())
 
+    def open_natively(self, edge: GatedEdge, key: Key) -> None:
+        """Opens a native socket, whose client then opens the key's channel."""
+
+        async def opens() -> None:
+            edge.open(FrameClient(self.world, self._secrets[key.id], key.id))
+
+        self.run(opens())
+
     def expire(self, key: Key, *, generation: str, late: bool) -> None:
         """The reaper visits a channel; a late one is held up between its read of the owner and its script."""
         self.reaper.gate.open()
@@ -188,12 +197,18 @@ class Installation(Stage):
             if edge.actor.gate.is_open:
                 self.run(edge.beat_now())
 
+    def let_time_pass(self, seconds: float) -> None:
+        """Timers fire; the clock of Redis stands still."""
+        self._loop_s += seconds
+        self.run()
+
     def answer_pings(self) -> None:
         """Answers all pings, until nothing more can be sent and confirmed."""
         while answering := [client for client in self.clients if client.has_open_ping]:
             for client in answering:
                 client.pong()
             self.run()
+            self.let_time_pass(max(client.waits_s for client in answering))
         self.flush_acks()
 
     def flush_acks(self) -> None:

@@ -42,6 +42,7 @@ def _check_quiescent(there: Installation) -> None:
         is_owner = reader.key.channel is reader.channel and reader.channel.owner == reader.owner
         assert is_owner, "a socket that lost its lease is closed"
         assert client.has_open_ping or not reader.channel.queue, "pending without an open ping"
+        assert not client.is_waiting, "what was not acked in time was not sent again"
         owners.add(reader.owner)
     keys = list(there.model.keys.values())
     for state, key in zip(_states(there, keys), keys, strict=True):

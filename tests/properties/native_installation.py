@@ -16,7 +16,7 @@ from shared.model.channels import Kind
 from shared.model.errors import NameTaken, NoSuchChannel, StoreUnavailable
 from shared.model.events import Event
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.redis.pipeline import Argument, Script
 from shared.store import keyspace
 from shared.store.account_channels import CREATION_MS, AccountChannels

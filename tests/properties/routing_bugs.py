@@ -4,9 +4,9 @@ from typing import Any
 
 from shared.model.errors import KeyRevoked
 from shared.publish.matching import Matched
-from shared.publish.round import Round, counts_of
+from shared.publish.round import Round
 from shared.publish.single_append import SingleAppend
-from shared.publish.state import Publish
+from shared.publish.state import Publish, counts_of
 from shared.redis.pipeline import Argument
 from shared.store import keyspace
 from shared.store.routing import Routing, _key, names_for, new_version

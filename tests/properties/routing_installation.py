@@ -18,7 +18,7 @@ from shared.model.sessions import EVERY_ACCOUNT, Dialect, Session, SessionBindin
 from shared.publish import matching
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.redis.pipeline import Script
 from shared.store import keyspace
 from shared.store.api_keys import ApiKeys

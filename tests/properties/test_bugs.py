@@ -5,11 +5,11 @@ from hypothesis import settings
 
 from shared.store.scripts import load_scripts
 from tests.harness.valkey import Valkey
-from tests.properties import bugs, native_bugs, routing_bugs, stream_bugs
+from tests.properties import ack_bugs, bugs, native_bugs, routing_bugs, stream_bugs
 from tests.properties.bugs import Bug, Machine
 from tests.properties.machine import search
 
-BUGS = [*bugs.BUGS, *routing_bugs.BUGS, *native_bugs.BUGS, *stream_bugs.BUGS]
+BUGS = [*bugs.BUGS, *routing_bugs.BUGS, *native_bugs.BUGS, *stream_bugs.BUGS, *ack_bugs.BUGS]
 each_bug = pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 
 

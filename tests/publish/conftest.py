@@ -5,7 +5,7 @@ from collections.abc import Callable
 import fakeredis
 import pytest
 
-from tests.publish.publishing import Gateway
+from tests.publish.publishing import WIDE, Gateway, bound_channel, event
 from tests.store.stores import Stores
 
 NewGateway = Callable[[], Gateway]
@@ -20,3 +20,12 @@ def new_gateway(server: fakeredis.FakeServer, stores: Stores) -> NewGateway:
 @pytest.fixture
 def gateway(new_gateway: NewGateway) -> Gateway:
     return new_gateway()
+
+
+@pytest.fixture
+async def channels(gateway: Gateway, stores: Stores) -> list[str]:
+    """The channels of an account that a publish reaches in several lots."""
+    made = [await bound_channel(stores) for _ in range(WIDE)]
+    await gateway.publish(event(0))
+    gateway.count_pipelines()
+    return made

@@ -12,7 +12,7 @@ from shared.model.events import Event
 from shared.model.sessions import Dialect, Session, SessionBinding
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.redis.connection import Command, OnReplies
 from shared.store import keyspace
 from shared.wire.events import Form
@@ -60,6 +60,18 @@ class Gateway:
         count = len(self.redis.pipelines)
         self.redis.pipelines.clear()
         return count
+
+
+WIDE = 150
+"""Channels: three lots."""
+
+
+def appends(gateway: Gateway) -> list[int]:
+    """The number of appends in each pipeline."""
+    return [
+        sum(command.arguments[0] in ("EVALSHA", "EVAL") for command in pipeline)
+        for pipeline in gateway.redis.pipelines
+    ]
 
 
 def posted(account_id: str, *events: Event) -> Posted:

@@ -12,11 +12,19 @@ from shared.model.api_keys import new_id
 from shared.model.errors import StoreUnavailable
 from shared.publish.lots import LOT_COST, Line, Lots, Sendable
 from shared.store.queues import APPEND_LOT
-from tests.publish.publishing import Gateway, bind, bound_channel, event, listen, posted, queued, turns
+from tests.publish.publishing import (
+    WIDE,
+    Gateway,
+    appends,
+    bind,
+    bound_channel,
+    event,
+    listen,
+    posted,
+    queued,
+    turns,
+)
 from tests.store.stores import Stores
-
-WIDE = 150
-"""Channels: three lots."""
 
 
 @dataclass(eq=False)
@@ -162,15 +170,6 @@ def test_unexpected_error_ends_only_that_publish() -> None:
 
 
 @pytest.fixture
-async def channels(gateway: Gateway, stores: Stores) -> list[str]:
-    """The channels of an account that a publish reaches in several lots."""
-    made = [await bound_channel(stores) for _ in range(WIDE)]
-    await gateway.publish(event(0))
-    gateway.count_pipelines()
-    return made
-
-
-@pytest.fixture
 async def neighbour(gateway: Gateway, stores: Stores) -> str:
     """Another account with a binding."""
     wide, stores.account_id = stores.account_id, new_id()
@@ -179,14 +178,6 @@ async def neighbour(gateway: Gateway, stores: Stores) -> str:
     await gateway.publish(event(0), account_id=neighbour)
     gateway.count_pipelines()
     return neighbour
-
-
-def appends(gateway: Gateway) -> list[int]:
-    """The number of appends in each pipeline."""
-    return [
-        sum(command.arguments[0] in ("EVALSHA", "EVAL") for command in pipeline)
-        for pipeline in gateway.redis.pipelines
-    ]
 
 
 async def test_wide_publish_is_sent_in_lots(gateway: Gateway, channels: list[str], stores: Stores) -> None:

@@ -8,7 +8,7 @@ from shared.model.errors import QuotaExceeded
 from shared.model.quotas import Quota, Quotas
 from shared.publish.publisher import Publisher
 from shared.publish.rates import Rates
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.store.quotas import AccountQuotas
 from tests.publish.conftest import NewGateway
 from tests.publish.publishing import Gateway, bound_channel, event, queued

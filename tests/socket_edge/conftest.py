@@ -19,7 +19,7 @@ from shared.model.events import Notification
 from shared.native_tokens import NativeTokens
 from shared.publish.publisher import Publisher
 from shared.publish.publishing import Publishing
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.runtime.settings import Settings
 from shared.runtime.websocket.control import Control
 from shared.store.leases import Claimed
@@ -27,6 +27,7 @@ from shared.store.quotas import AccountQuotas
 from shared.store.replicas import Heartbeat
 from shared.store.tickets import Tickets
 from shared.tokens import Principals
+from tests.harness.written import texts_in
 from tests.store.stores import EDGE, Stores
 
 KIB = 1024
@@ -103,19 +104,6 @@ def scope_of(
         "hear_room": lambda _: None,
     }
     return {"extensions": {"websocket.control": control}}
-
-
-def texts_in(frames: bytes) -> list[bytes]:
-    """The texts of a server's frames."""
-    texts, at = [], 0
-    while at < len(frames):
-        size, head = frames[at + 1], 2
-        if size >= 126:
-            head = 4 if size == 126 else 10
-            size = int.from_bytes(frames[at + 2 : at + head])
-        texts.append(frames[at + head : at + head + size])
-        at += head + size
-    return texts
 
 
 class Clock:

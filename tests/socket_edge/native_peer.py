@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,12 +35,15 @@ class Peer:
     frames: list[dict[str, Any]] = field(default_factory=list)
     pings: list[bytes] = field(default_factory=list)
     writes: int = 0
-    unread_bytes: int = 0
+    buffered_bytes: int = 0
     closed: Message | None = None
 
     def __post_init__(self) -> None:
         self._refs = itertools.count(1)
-        scope = scope_of(self._read, unread_bytes=lambda: self.unread_bytes)
+        scope = scope_of(self._read)
+        control = scope["extensions"]["websocket.control"]
+        control["buffered_bytes"] = lambda: self.buffered_bytes
+        control["hear_room"] = self._hear_room
         self.socket = NativeSocket(self.edge, HANDLERS, address="192.0.2.1", scope=scope, send=self._receive)
         self.edge.hold(self.socket)
         self.become(self.caller)
@@ -63,6 +66,14 @@ class Peer:
         self.frames += map(json.loads, texts)
         if ping is not None:
             self.pings.append(ping)
+
+    def _hear_room(self, on_room: Callable[[], None]) -> None:
+        self._on_room = on_room
+
+    def reads(self) -> None:
+        """The client reads what was buffered."""
+        self.buffered_bytes = 0
+        self._on_room()
 
     # Requests
 

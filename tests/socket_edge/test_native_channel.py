@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from shared.model.account_channels import shown_id
+from tests.harness.waiting import wait_until
 from tests.socket_edge.native_world import World, ack, nack, world_of
-from tests.store.stores import Stores, events
+from tests.store.stores import OTHER_EDGE, Stores, events
 
 
 @pytest.fixture
@@ -237,3 +238,48 @@ async def test_what_was_dropped_meanwhile_is_not_waited_for(world: World) -> Non
     await world.pass_s(11)
 
     await peer.got(0, 1, 2, 3, 4)
+
+
+# Answers to acks
+
+
+async def test_an_ack_is_answered_when_the_queue_has_removed_it(world: World) -> None:
+    await world.publish(3)
+    peer = await world.peer()
+    await peer.got(0, 1, 2)
+    # As while Redis is away: nothing is acked before the queue was read again.
+    world.held.loop.require_resync()
+
+    refs = [await peer.send(ack={"channel": world.shown, "entry": peer.entry(event)}) for event in (1, 0)]
+    assert await peer.ask(ping={}) == {}
+    assert not any(frame.get("ref") in refs for frame in peer.frames)
+    world.held.wake()
+
+    await wait_until(lambda: {frame.get("ref") for frame in peer.frames}.issuperset(refs))
+    await world.pending(2)
+
+
+async def test_an_ack_that_a_newer_owner_came_before_is_refused(world: World) -> None:
+    await world.publish(1)
+    peer = await world.peer()
+    await peer.got(0)
+    await world.stores.claim(world.channel, f"{OTHER_EDGE}/1")
+
+    assert await peer.refused(ack={"channel": world.shown, "entry": peer.entry(0)}) == "conflict"
+
+    assert (await peer.told())["reason"] == "taken_over"
+    await world.pending(0)
+
+
+async def test_a_close_answers_the_acks_before_it(world: World) -> None:
+    await world.publish(1)
+    peer = await world.peer()
+    await peer.got(0)
+
+    ref = await peer.send(ack={"channel": world.shown, "entry": peer.entry(0)})
+    await peer.ask(close={"channel": world.shown})
+
+    assert [frame.get("acked", {}).get("entry") for frame in peer.frames if frame.get("ref") == ref] == [
+        peer.entry(0)
+    ]
+    await world.pending()

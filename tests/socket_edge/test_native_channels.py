@@ -273,6 +273,30 @@ async def test_a_socket_that_ends_during_an_open_keeps_nothing(
     assert not edge.registry.by_id
 
 
+async def test_an_ack_behind_an_open_counts_when_the_client_leaves(
+    stores: Stores, edge: Edge, peers: list[Peer], channel: str
+) -> None:
+    await stores.queued(channel, 2)
+    other = await create(stores, name="cellar")
+    peer = peer_of(edge, peers, grant_of(stores.account_id, "kitchen", "cellar"))
+    await peer.ask(open={"channel": "kitchen"})
+    await peer.got(0, 1)
+    slow = _SlowLeases(stores.calls)
+    slow.may_reply = asyncio.Event()
+    edge.stores.leases = slow
+    await peer.send(open={"channel": "cellar"})
+    await peer.send(ack={"channel": shown_id(channel), "entry": peer.entry(0)})
+    await wait_until(lambda: slow.claims)
+
+    leaving = asyncio.create_task(peer.leaves())
+    await asyncio.sleep(0)
+    slow.may_reply.set()
+    await leaving
+
+    assert len(stores.entries(channel)) == 1
+    assert stores.owner(channel) is stores.owner(other) is None
+
+
 # How it ends by itself
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.native_channel import UNREAD_LIMIT_BYTES
+from services.socket_edge.native_channel import BUFFER_BYTES
 from shared.model.channels import CloseReason
 from tests.harness.waiting import wait_until
 from tests.socket_edge.conftest import LONG_S
@@ -64,14 +64,13 @@ async def test_a_late_ack_counts_and_spares_what_is_to_be_sent_again(world: Worl
     await world.publish(4)
     peer = await world.peer()
     await peer.got(0, 1, 2, 3)
-    peer.unread_bytes = 2 * UNREAD_LIMIT_BYTES
+    peer.buffered_bytes = 2 * BUFFER_BYTES
     world.held._waits_for_room = True
     await world.pass_s(TIMEOUT_S + 1)
     await peer.got(0, 1, 2, 3)
 
     await ack(world, peer, 2)
-    peer.unread_bytes = 0
-    await ack(world, peer, 2)
+    peer.reads()
     world.held.has_room()
 
     await peer.got(0, 1, 2, 3, "3*")
@@ -99,12 +98,12 @@ async def test_a_nack_of_what_is_overdue_keeps_what_lies_before_it_in_flight(wor
     await world.publish(3)
     peer = await world.peer()
     await peer.got(0, 1, 2)
-    peer.unread_bytes = 2 * UNREAD_LIMIT_BYTES
+    peer.buffered_bytes = 2 * BUFFER_BYTES
     world.held._waits_for_room = True
     await world.pass_s(TIMEOUT_S + 1)
 
     await nack(world, peer, 1)
-    peer.unread_bytes = 0
+    peer.reads()
     world.held.has_room()
 
     await peer.got(0, 1, 2, "1*", "2*")
@@ -153,9 +152,7 @@ def _watch_timers(edge: Edge) -> Callable[[], list[asyncio.TimerHandle]]:
 async def test_a_client_that_does_not_read_is_sent_no_more(world: World) -> None:
     await world.stores.queues.append(world.channel, events(*range(40), size_bytes=32 * 1024))
     world._published = 40
-    peer = Peer(
-        world.edge, grant_of(world.stores.account_id, world.shown), unread_bytes=2 * UNREAD_LIMIT_BYTES
-    )
+    peer = Peer(world.edge, grant_of(world.stores.account_id, world.shown), buffered_bytes=2 * BUFFER_BYTES)
     world.peers.append(peer)
 
     await peer.ask(open={"channel": world.shown, "ack_timeout_s": 1})
@@ -166,8 +163,7 @@ async def test_a_client_that_does_not_read_is_sent_no_more(world: World) -> None
 
     assert 0 < sent < 10
     assert len(peer.ids) == sent
-    peer.unread_bytes = 0
-    await world.pass_s(1)
+    peer.reads()
     await wait_until(lambda: len(peer.ids) > sent)
 
 

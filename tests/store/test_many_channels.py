@@ -12,7 +12,7 @@ from shared.model.channels import Kind
 from shared.model.events import Event
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.store import account_deletion, keyspace
 from shared.store.channel_pages import Wanted
 from shared.wire.events import Form

@@ -12,7 +12,7 @@ from shared.model.quotas import Quotas
 from shared.model.sessions import Dialect, Session
 from shared.publish.publisher import Publisher
 from shared.publish.request import Posted
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.store import keyspace, recount, stored_bytes
 from shared.store.quotas import AccountQuotas
 from shared.store.recount import Recount

@@ -23,7 +23,7 @@ from shared.outbound.attempt import OK_OR_NO_CONTENT
 from shared.outbound.client import Attempt, Outbound
 from shared.outbound.names import Resolved
 from shared.publish.publisher import Publisher
-from shared.publish.round import PublishStores
+from shared.publish.stores import PublishStores
 from shared.runtime.settings import Settings
 from shared.store import attempts, keyspace
 from shared.store.attempt_bytes import AttemptBytes
