@@ -30,7 +30,7 @@ class Delivery:
     Of a live wakeup there are `parts` of each event (`StreamWakeup`), which a format may take as they are.
     """
 
-    __slots__ = ("_encoded", "_events", "epoch", "last", "parts", "topic")
+    __slots__ = ("_encoded", "_events", "count", "epoch", "last", "parts", "topic")
 
     def __init__(
         self,
@@ -46,6 +46,8 @@ class Delivery:
         self.epoch = epoch
         self.last = last
         self.parts = parts
+        self.count = len(parts if events is None else events)
+        """Of the events."""
         self._events = events
         self._encoded: dict[str, bytes] = {}
 
@@ -54,11 +56,6 @@ class Delivery:
         if self._events is None:
             self._events = [retained_at(self.topic, *each) for each in self.parts]
         return self._events
-
-    @property
-    def count(self) -> int:
-        """Of the events."""
-        return len(self.parts if self._events is None else self._events)
 
     @property
     def last_event(self) -> str:

@@ -7,12 +7,15 @@ another. The script appends all or none, and each request gets the reply.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from shared.redis.connection import Argument, Command, OnReply
 
 QUEUED = b"queued"
+EVENT_PARTS = 6
+"""Arguments of an event in an append to streams."""
+SHARED_ARGUMENTS = 2
+"""Arguments of such an append before those of its first topic."""
 AppendReply: TypeAlias = bytes | list[Any]
 """`QUEUED`, or a list: a status, and what goes with it (queue_append.lua)."""
 
@@ -90,80 +93,78 @@ class _Replies:
             _hand_over(each, others)
 
 
-@dataclass(slots=True, eq=False)
-class AppendedLog:
-    """What an append adds to one topic, as the script takes it: the epoch of a new log, the topic, and what
-    is kept of it; then the events. `waiting` are the requests, with the number of their events."""
+class StreamLog:
+    """What an append adds to one topic: its names, the epoch of a new log with the topic and what is kept of
+    it, and the events, as the script takes them. `waiting` are the requests, with the number of their events.
+    """
 
-    names: Sequence[str]
-    head: tuple[Argument, ...]
-    count: int
-    events: list[Argument]
-    waiting: list[tuple[OnReply, int]] = field(default_factory=list)
+    __slots__ = ("events", "head", "names", "waiting")
+
+    def __init__(self, names: Sequence[str], head: tuple[Argument, ...], events: list[Argument]) -> None:
+        self.names = names
+        self.head = head
+        self.events = events
+        self.waiting: list[tuple[OnReply, int]]
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
-        return (*self.head, self.count, *self.events)
-
-    def join(self, other: "AppendedLog") -> None:
-        self.count += other.count
-        self.events += other.events
+        return (*self.head, len(self.events) // EVENT_PARTS, *self.events)
 
 
 class SharedStreamAppend:
     """An append to streams of one account that waits to be sent, and what it still has room for."""
 
-    __slots__ = ("_events", "_logs", "_size_bytes", "command")
+    __slots__ = ("_command", "_events", "_logs", "_size_bytes")
 
-    def __init__(self, on_reply: OnReply, log: AppendedLog, *, events: int, size_bytes: int) -> None:
-        log.waiting.append((on_reply, log.count))
+    def __init__(self, command: Command, log: StreamLog, *, events: int, size_bytes: int) -> None:
+        assert command.on_reply is not None
+        log.waiting = [(command.on_reply, len(log.events) // EVENT_PARTS)]
+        self._command = command
         self._logs = {log.head[1]: log}
-        self._events = events - log.count
+        self._events = events
         self._size_bytes = size_bytes
-        self.command: Command | None = None
 
-    def add(self, on_reply: OnReply, log: AppendedLog, *, size_bytes: int) -> bool:
+    def add(self, on_reply: OnReply, log: StreamLog, *, events: int, size_bytes: int) -> bool:
         """Adds the events of another request; False if they need an append of their own: it is sent or full,
         or another rule keeps what it has of their topic."""
-        command, topic = self.command, log.head[1]
-        known = self._logs.get(topic)
-        if (
-            command is None
-            or command.is_closed
-            or log.count > self._events
-            or size_bytes > self._size_bytes
-            or (known is not None and known.head[2:] != log.head[2:])
-        ):
+        command = self._command
+        if events > self._events or size_bytes > self._size_bytes or command.is_closed:
             return False
+        known = self._logs.get(log.head[1])
         if known is None:
-            known = self._logs[topic] = log
+            self._logs[log.head[1]] = log
+            log.waiting = [(on_reply, events)]
+        elif known.head[2:] == log.head[2:]:
+            known.events += log.events
+            known.waiting.append((on_reply, events))
         else:
-            known.join(log)
-        known.waiting.append((on_reply, log.count))
-        self._events -= log.count
+            return False
+        self._events -= events
         self._size_bytes -= size_bytes
-        self._write(command)
+        if command.finish is None:
+            command.finish, command.on_reply = self._finish, self._on_reply
         return True
 
-    def _write(self, command: Command) -> None:
-        """Names come before all other arguments."""
-        script, names, rest = command.arguments[:2], list[Argument](), list[Argument]()
+    def _finish(self) -> tuple[Argument, ...]:
+        """The names of all come before their other arguments."""
+        evalsha, sha, count, *rest = self._command.arguments
+        names, logs = list[Argument](), list[Argument]()
         for log in self._logs.values():
             names += log.names
-            rest += log.arguments
-        given = command.arguments[3 + int(command.arguments[2]) :][:2]
-        command.arguments = (*script, len(names), *names, *given, *rest)
+            logs += log.arguments
+        of_all = rest[int(count) :][:SHARED_ARGUMENTS]
+        return (evalsha, sha, len(names), *names, *of_all, *logs)
 
-    def on_reply(self, reply: Any) -> None:
+    def _on_reply(self, reply: Any) -> None:
         """Hands each request the offsets of its own events."""
         at = 2
         for log in self._logs.values():
             for on_reply, count in log.waiting:
-                if isinstance(reply, Exception):
-                    _hand_over(on_reply, reply)
-                else:
+                if isinstance(reply, list):
                     _hand_over(on_reply, [*reply[:2], *reply[at : at + count]])
                     at += count
+                else:
+                    _hand_over(on_reply, reply)
 
 
 def _hand_over(on_reply: OnReply, reply: Any) -> None:

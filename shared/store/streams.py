@@ -22,7 +22,7 @@ from shared.store import keyspace, stream_names
 from shared.store.event_identity import identity, identity_of
 from shared.store.recount import pages, places_in_use
 from shared.store.routing import Routing
-from shared.store.shared_appends import AppendedLog, SharedStreamAppend
+from shared.store.shared_appends import SharedStreamAppend, StreamLog
 
 STREAM_LOT = 64
 """Events in one append: each takes an entry and a name, and trims others."""
@@ -109,28 +109,28 @@ class Streams:
             # Sent, and with it all others, or nearly all.
             joinable.clear()
             self._first = None
-        log = self._log(account_id, topic, events, keep)
+        log, count = self._log(account_id, topic, events, keep), len(events)
         shared = joinable.get(account_id)
-        if shared is not None and shared.add(on_reply, log, size_bytes=size_bytes):
+        if shared is not None and shared.add(on_reply, log, events=count, size_bytes=size_bytes):
             return
-        shared = SharedStreamAppend(on_reply, log, events=STREAM_LOT, size_bytes=_SHARED_BYTES - size_bytes)
         command = self._redis.script_then(
-            shared.on_reply, "stream_append", log.names, "", self._ends, *log.arguments
+            on_reply, "stream_append", log.names, "", self._ends, *log.arguments
         )
         if command is not None:
-            shared.command = command
             self._first = self._first or command
-            joinable[account_id] = shared
+            joinable[account_id] = SharedStreamAppend(
+                command, log, events=STREAM_LOT - count, size_bytes=_SHARED_BYTES - size_bytes
+            )
 
-    def _log(self, account_id: str, topic: str, events: Sequence[Event], keep: Keep) -> AppendedLog:
+    def _log(self, account_id: str, topic: str, events: Sequence[Event], keep: Keep) -> StreamLog:
         assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
         most, age_ms = keep.within(self.limits.keep)
-        values: list[Argument] = []
+        given: list[Argument] = []
         for each in events:
             hashed = keyspace.hash_of(identity_of(each))
-            values += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
+            given += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
         names = stream_names.names(account_id, topic)
-        return AppendedLog(names, (next(self._epochs), topic, most, age_ms), len(events), values)
+        return StreamLog(names, (next(self._epochs), topic, most, age_ms), given)
 
     @staticmethod
     def end_append(reply: Sequence[Any]) -> list[str] | None:

@@ -53,7 +53,7 @@ def id_of(topic: str, epoch: str, offset: str) -> bytes:
 
 def id_at(begin: bytes, ms: int, number: int) -> bytes:
     """The same for ms and number of the offset; `begin` is that of its topic."""
-    return _text(begin + _varint(ms) + _varint(number))
+    return _text(begin + _varint_of_ms(ms) + _varint(number))
 
 
 def marks_in(given: str, topics: Sequence[str]) -> Mapping[str, Mark] | None:
@@ -109,6 +109,12 @@ def _varint(number: int) -> bytes:
     if number <= 0x3FFF:
         return bytes((number & 0x7F | 0x80, number >> 7))
     return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80)) + _upper_varint(number >> 14)
+
+
+# Of many topics events come in the same ms.
+@lru_cache(maxsize=64)
+def _varint_of_ms(ms: int) -> bytes:
+    return _varint(ms)
 
 
 # Of a time it is the same for 16 seconds.

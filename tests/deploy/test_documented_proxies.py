@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from aiohttp import web
+from websockets.exceptions import InvalidStatus
 
 from tests.deploy import proxies
 from tests.deploy.files import CHECKOUT
+from tests.harness.native import native_socket, open_native
 from tests.harness.processes import free_port
+from tests.harness.stack import Stack
 
 HELD = ["/v2/notification/websocket-connect", "/v2/notification/pull", "/v1/socket", "/v1/stream"]
 SHORT = [
@@ -112,3 +115,20 @@ async def test_each_path_reaches_its_service(
                 async with http.get(origin + path) as response:
                     found[path] = await response.text()
     assert found == expected
+
+
+@pytest.mark.parametrize(("kind", "template"), [pytest.param(*case.values[:2], id=case.id) for case in CASES])
+async def test_a_page_of_the_proxys_host_opens_a_native_socket(
+    kind: str, template: str, stack: Stack
+) -> None:
+    """The proxy passes on the upgrade, the subprotocol and the Host."""
+    with stack.more_edges("of-own-pages", ALLOWED_ORIGINS="none") as [edge]:
+        place = edge.url.removeprefix("http://")
+        with proxies.proxy_by(kind, template, **dict.fromkeys(SERVICES, place)) as origin:
+            async with native_socket(origin, origin=origin) as socket:
+                [hello] = socket.of("hello")
+                assert hello["hello"]["session"]
+                assert await socket.ask(ping={}) == {}
+            with pytest.raises(InvalidStatus) as refused:
+                await open_native(origin, origin="https://other.example")
+            assert refused.value.response.status_code == 403

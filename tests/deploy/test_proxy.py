@@ -8,15 +8,24 @@ import pytest
 from tests.deploy.caddy import Behind, behind_caddy
 from tests.harness.api import Api, ApiKey
 from tests.harness.events import reading
+from tests.harness.native import native_socket
 from tests.harness.sockets import Receiver
 from tests.harness.stack import running_stack
+from tests.harness.tokens import issuer
 from tests.harness.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def behind() -> Iterator[Behind]:
     with (
-        running_stack(gateways=1, edges=2, dispatchers=1, reapers=1, TRUSTED_PROXIES="127.0.0.0/8") as stack,
+        running_stack(
+            gateways=1,
+            edges=2,
+            dispatchers=1,
+            reapers=1,
+            TRUSTED_PROXIES="127.0.0.0/8",
+            ALLOWED_ORIGINS="none",
+        ) as stack,
         behind_caddy(stack) as found,
     ):
         yield found
@@ -50,6 +59,13 @@ async def test_published_and_received_through_the_proxy(
 
 async def _is_acked(api: Api, key: ApiKey) -> bool:
     return await api.queue_size(key) == 0
+
+
+async def test_a_page_of_the_proxys_host_opens_a_native_socket(behind: Behind, outside: Api) -> None:
+    admin = await outside.api_key(scopes=("receive", "admin"))
+    token = (await issuer(outside, admin)).token()
+    async with native_socket(behind.origin, origin=behind.origin, token=token) as socket:
+        assert await socket.ask(ping={}) == {}
 
 
 @pytest.mark.parametrize(
