@@ -1,5 +1,6 @@
 """Streams: retained logs of topics, and the rules of an account that say which topics have one."""
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class StreamRules:
 
     def __init__(self, rules: Iterable[StreamRule]) -> None:
         self.rules = tuple(rules)
+        self._edition = next(_editions)
         self._index = Index(lambda _: None)
         for number, rule in enumerate(self.rules):
             for pattern in rule.patterns:
@@ -55,10 +57,26 @@ class StreamRules:
 
     def keep_for(self, topic: str) -> Keep | None:
         """How much of the topic is kept; None for one without a stream."""
+        which = self._edition, topic
+        if which in _kept:
+            return _kept[which]
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        keep = _kept[which] = self._find(topic)
+        return keep
+
+    def _find(self, topic: str) -> Keep | None:
         if not may_be_retained(topic):
             return None
         found = self._index.owners(topic, {})
         return self.rules[min(map(int, found))].keep if found else None
+
+
+# What rules say of a topic: publishers send the same ones again and again. Rules never change: others take
+# their place.
+_MOST_KEPT = 4096
+_kept: dict[tuple[int, str], Keep | None] = {}
+_editions = itertools.count()
 
 
 class Published(list[int]):

@@ -3,8 +3,10 @@
 import asyncio
 import random
 
+import fakeredis
 import pytest
 
+from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
 from shared.publish.lots import LOT_COST
 from tests.publish.publishing import WIDE, Gateway, appends, bind, bound_channel, event, queued, turns
@@ -37,6 +39,7 @@ async def test_publishes_that_wait_share_appends_in_the_order_of_arrival(
 async def test_any_publishes_at_once_reach_each_channel_once_and_in_order(
     gateway: Gateway, stores: Stores, seed: int
 ) -> None:
+    # None is so wide that it is matched in turns: others may pass that.
     choose = random.Random(seed)
     topics = [f"t{n}" for n in range(8)]
     of_channel = {}
@@ -46,13 +49,13 @@ async def test_any_publishes_at_once_reach_each_channel_once_and_in_order(
     await gateway.publish(event(0, "none"))
     numbers, publishes = iter(range(1, 10_000)), list[list[Event]]()
     for _ in range(30):
-        events = [event(next(numbers), choose.choice(topics)) for _ in range(choose.choice([1, 2, 5, 40]))]
+        events = [event(next(numbers), choose.choice(topics)) for _ in range(choose.choice([1, 2, 5, 20]))]
         if choose.random() < 0.2:
             events = [each._replace(to=choose.choice(list(of_channel))) for each in events]
         elif choose.random() < 0.2:
             events[0] = events[0]._replace(receipt=True)
         elif choose.random() < 0.2:
-            events[0] = events[0]._replace(data=b"1" * 30_000)
+            events[0] = events[0]._replace(data=b"1" * 10_000)
         publishes.append(events)
 
     await asyncio.gather(*(gateway.publish(*events) for events in publishes))
@@ -86,4 +89,27 @@ async def test_channel_that_refuses_a_shared_append_is_repaired_for_each(
     ids = [queued(stores, channel) for channel in channels]
     assert ids[:-1] == [["0", "1", "2", "3", "4", "5"]] * (WIDE - 1)
     assert counts == [[sum(str(n) in each for each in ids)] for n in range(1, 6)]
+    assert await gateway.is_idle()
+
+
+@pytest.mark.parametrize("lost_at", [1, 2, 3, 5])
+async def test_lost_redis_ends_all_that_share_appends(
+    gateway: Gateway, channels: list[str], stores: Stores, server: fakeredis.FakeServer, lost_at: int
+) -> None:
+    def lose() -> None:
+        server.connected = len(gateway.redis.pipelines) != lost_at
+
+    gateway.redis.before = lose
+    results = await asyncio.gather(*(gateway.publish(event(n)) for n in range(1, 8)), return_exceptions=True)
+
+    gateway.redis.before, server.connected = None, True
+    failed = [n for n, result in enumerate(results, start=1) if isinstance(result, StoreUnavailable)]
+    assert failed
+    assert [result for result in results if not isinstance(result, StoreUnavailable)] == [[WIDE]] * (
+        7 - len(failed)
+    )
+    taken = [queued(stores, channel) for channel in channels]
+    assert all(each == sorted(set(each)) for each in taken), "once and in order"
+    for number in set(range(1, 8)) - set(failed):
+        assert all(str(number) in each for each in taken), "what was answered is there"
     assert await gateway.is_idle()

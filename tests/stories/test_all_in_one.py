@@ -15,6 +15,7 @@ from tests.conftest import Listen
 from tests.harness.all_in_one import AllInOne, all_in_one
 from tests.harness.api import Api
 from tests.harness.events import readings
+from tests.harness.native import native_socket
 from tests.harness.processes import CHECKOUT, free_port, run_command
 from tests.harness.programs import program
 from tests.harness.raw import exchange
@@ -46,6 +47,21 @@ async def test_all_services_are_on_one_origin(service: AllInOne, api: Api, liste
         assert (await api.call("GET", path)).status == status
     plain = "GET /v2/notification/websocket-connect HTTP/1.1\nHost: localhost\n\n"
     assert (await exchange(service.url, plain))[0] == 426
+
+
+async def test_frames_and_requests_publish_alike(service: AllInOne, api: Api, listen: Listen) -> None:
+    key = await api.api_key()
+    await api.register(key)
+    events = readings(range(3, 5), to=key.id)
+    async with native_socket(service.url, bearer=key.secret) as socket:
+        await api.publish(key, *readings(range(3), to=key.id))
+        said = await socket.ask(publish={"events": events, "idempotency_key": "twice"})
+        headers = {"Idempotency-Key": "twice", "Content-Type": "application/json"}
+        again = await api.call("POST", "/v1/events", key=key, data=json.dumps(events), headers=headers)
+        assert (again.json["events"], again.headers["Idempotent-Replayed"]) == (said, "true")
+
+    receiver = await listen(key, service.url)
+    await receiver.received_numbers(range(5))
 
 
 def test_listens_on_one_port_only(service: AllInOne) -> None:

@@ -266,7 +266,7 @@ async def test_a_malformed_publish_closes_the_socket(stack: Stack, admin: ApiKey
 
 
 async def test_rates_are_those_of_the_account(stack: Stack, api: Api, admin: ApiKey) -> None:
-    await set_quotas(api, admin, events_per_s=10, burst_s=1)
+    await set_quotas(api, admin, events_per_s=2, burst_s=1)
     async with (
         native_socket(stack.edges[0].url, bearer=admin.secret) as socket,
         native_socket(stack.edges[1].url, bearer=admin.secret) as other,
