@@ -210,12 +210,12 @@ async def test_one_that_is_refreshed_while_its_token_is_looked_at_stays(
     keys: Keys, stores: Stores, held: list[Connection], watcher: TokenWatcher
 ) -> None:
     refreshed, stays = await opened(keys, stores, held, "user-1", "user-1")
-    other = await kid_of(keys, stores, new_id())
     assert refreshed.token is not None
     account_id, old = refreshed.token.account_id, refreshed.token.kid
+    other = await keys.add(account_id, Algorithm.HS256, "t" * 32, now_ms=now_ms())
 
     def refresh() -> None:
-        refreshed.token = Connection(other, account_id, "user-1").token
+        refreshed.token = Connection(other.kid, account_id, "user-1").token
 
     keys.meanwhile = refresh
     await keys.drop(old)
