@@ -6,6 +6,7 @@ Each request is answered exactly once, or the socket is closed for a frame that 
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ async def test_what_is_allowed_is_seen(stores: Stores, monkeypatch: pytest.Monke
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris has wheels for Linux on x86-64 only")
 def test_frames_that_coverage_leads_to(tmp_path: Path) -> None:
     """The same by Atheris, which changes frames by what they reach in the code."""
     for number, (operation, names) in enumerate(USUAL.items()):
