@@ -32,6 +32,7 @@ _POLL_S = 0.5
 _RETRY_POLL_S = 0.1
 _CONCURRENT_RETRIES = 100
 _RETRY_TIMEOUT_S = 5.0
+_END_S = 1.0
 # A retry that comes a millisecond early is not due, and then waits for the sweep.
 _RETRY_MARGIN_MS = 50
 
@@ -50,7 +51,7 @@ vars(arq.connections).update(timestamp_ms=now_ms)
 
 
 class _Worker(Worker):
-    """Calls `on_working` after each poll of its queue."""
+    """Calls `on_working` after each poll of its queue. A cancelled one takes its jobs along."""
 
     def __init__(self, *, on_working: Callable[[], None], **options: Any) -> None:
         super().__init__(**options)
@@ -59,6 +60,23 @@ class _Worker(Worker):
     async def heart_beat(self) -> None:
         await super().heart_beat()
         self._on_working()
+
+    async def async_run(self) -> None:
+        try:
+            await super().async_run()
+        except asyncio.CancelledError:
+            await self._end_jobs()
+            raise
+
+    async def _end_jobs(self) -> None:
+        """Lets jobs give themselves back to the queue while their Redis is there. Does not wait for long."""
+        for job in (jobs := [*self.tasks.values()]):
+            job.cancel()
+        if jobs:
+            done, _ = await asyncio.wait(jobs, timeout=_END_S)
+            for job in done:
+                # Else the event loop logs the error of one that has lost its Redis.
+                _ = job.cancelled() or job.exception()
 
 
 async def _no_info(*_: Any) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import cache
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ from services.socket_edge.native_refusals import told_of
 from services.socket_edge.native_writes import WrittenSocket
 from services.socket_edge.token_watcher import TokenCredential
 from shared import telemetry
+from shared.meters import Series
 from shared.model.api_keys import ApiKey, new_id
 from shared.model.channels import CloseReason
 from shared.model.errors import Unauthenticated
@@ -46,9 +48,14 @@ FRAME_BYTES = 1024 * 1024
 STRANGERS_FRAME_BYTES = 64 * 1024
 _WITHOUT_CALLER = ("auth", "ping")
 # They have bounds of their own: those of the account's rates, and of what a channel has in flight.
-_UNLIMITED = ("publish", "ack", "nack")
+_UNLIMITED = ("publish", "ack")
 
 P = TypeVar("P", bound=Part)
+
+
+@cache
+def _requests_of(operation: str, outcome: str) -> Series:
+    return telemetry.native_requests.series({"operation": operation, "outcome": outcome})
 
 
 class NotAuthenticated(Unauthenticated):
@@ -255,7 +262,7 @@ class NativeSocket(WrittenSocket):
     def _count_answered(self, request: Request | Refused, outcome: str) -> None:
         self._unanswered -= 1
         self._unanswered_bytes -= request.size_bytes
-        telemetry.native_requests.add(1, {"operation": request.operation, "outcome": outcome})
+        _requests_of(request.operation, outcome).total += 1
 
     def _on_answered(self) -> None:
         self._plan_reading()

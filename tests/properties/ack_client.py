@@ -60,7 +60,12 @@ class FrameClient(Client):
 
     def _register(self, hear: Callable[[bytes, bool], bool], _: int) -> None:
         self._hear = hear
-        self._soon(self._request, ref=1, open={"channel": self._channel, **_OPTIONS})
+        self._soon(self._open)
+
+    def _open(self) -> None:
+        # It may have left during the handshake.
+        if not self.closing:
+            self._request(ref=1, open={"channel": self._channel, **_OPTIONS})
 
     def _soon(self, call: Callable[..., None], **said: Any) -> None:
         self._world.loop.call_soon(lambda: call(**said), context=self._context)

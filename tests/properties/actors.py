@@ -115,7 +115,8 @@ class ReportingQueues(Queues):
         self._world.model.record_reclaim(lease.owner)
 
     def begin_ack(self, lease: Lease, *, until: str) -> asyncio.Future[int]:
-        return started(self._ack(lease, super().begin_ack(lease, until=until)))
+        # A loop that stops does not wait for an ack under way, which Redis does all the same.
+        return asyncio.shield(started(self._ack(lease, super().begin_ack(lease, until=until))))
 
     async def _ack(self, lease: Lease, acking: asyncio.Future[int]) -> int:
         acked = self._world.model.acked_count(lease.owner)

@@ -130,9 +130,16 @@ OPERATIONS: dict[str, type[Body]] = {
 WITHOUT_REF = ("ack", "nack")
 """These may go without a ref, and then have no answer but an error."""
 _NULL = b"null"
-# As libraries write it: nothing else is in the frame, if what is between these two is an array.
-_PLAIN_PUBLISH = re.compile(rb'\{ ?"ref": ?(0|[1-9][0-9]{0,15}), ?"publish": ?\{ ?"events": ?(?=\[)')
+# What comes most often, as libraries write it. Nothing else is in a publish, if what is between head and end
+# is an array; nor in an ack, which has no text with an escape.
+_REF_TEXT = rb'"ref": ?(0|[1-9][0-9]{0,15}), ?'
+_PLAIN_PUBLISH = re.compile(rb'\{ ?%b"publish": ?\{ ?"events": ?(?=\[)' % _REF_TEXT)
 _END = b"]}}"
+_NUMBER = rb"(?:0|[1-9][0-9]{0,14})"
+_PLAIN_ACK = re.compile(
+    rb'\{ ?(?:%b)?"ack": ?\{ ?"channel": ?"([0-9A-Za-z_-]{1,255})", ?"entry": ?"(%b-%b)"\}\}'
+    % (_REF_TEXT, _NUMBER, _NUMBER)
+)
 _DECODERS: dict[str, msgspec.json.Decoder[Body]] = {
     name: msgspec.json.Decoder(body) for name, body in OPERATIONS.items()
 }
@@ -169,6 +176,10 @@ def parse_frame(text: bytes) -> Request:
     if plain is not None and text.endswith(_END) and (ref := int(plain[1])) <= LARGEST_REF:
         events = msgspec.Raw(text[plain.end() : -2])
         return Request(ref, "publish", Publish(events), len(text), is_checked=False)
+    ack = _PLAIN_ACK.fullmatch(text)
+    if ack is not None and (ack[1] is None or int(ack[1]) <= LARGEST_REF):
+        ref_of_ack = None if ack[1] is None else int(ack[1])
+        return Request(ref_of_ack, "ack", Ack(ack[2].decode(), ack[3].decode()), len(text))
     return _checked(text)
 
 

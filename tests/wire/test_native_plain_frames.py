@@ -1,4 +1,4 @@
-"""A publish frame that is parsed once is the request that the careful parser finds, or is none."""
+"""A frame that is read at once is the request that the careful parser finds, or is none."""
 
 import json
 from typing import Any
@@ -56,6 +56,19 @@ def test_what_libraries_write_is_parsed_once(dumps: Any, ref: int) -> None:
     check(request)
 
 
+@pytest.mark.parametrize("dumps", [orjson.dumps, lambda frame: json.dumps(frame).encode()])
+@pytest.mark.parametrize("more", [{}, {"ref": 3}])
+def test_an_ack_as_libraries_write_it_is_read_at_once(
+    dumps: Any, more: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = dumps({**more, "ack": {"channel": "ch_0123", "entry": "1795867200000-3"}})
+    wanted = frames._checked(text)
+
+    monkeypatch.setattr(frames, "_checked", None)
+
+    assert parse_frame(text) == wanted
+
+
 PIECES = st.sampled_from(
     [
         *(
@@ -83,11 +96,13 @@ PIECES = st.sampled_from(
             '"\\u0041"',
             '"',
         ),
-        *('"idempotency_key":"k"', "null", "\\", "é", "\t", ":"),
+        *('"idempotency_key":"k"', '"entry":"2-0"', "null", "\\", "é", "\t", ":"),
     ]
 )
 WHOLE = st.sampled_from(
     [
+        '{"ack":{"channel":"0123","entry":"1-0"}}',
+        '{"ref": 7, "ack": {"channel": "ch_a-B", "entry": "1795867200000-12"}}',
         '{"ref":1,"publish":{"events":[]}}',
         '{"ref": 1, "publish": {"events": [1, {"a": []}]}}',
         '{"ref":1,"publish":{"events":[],"idempotency_key":"k"}}',
