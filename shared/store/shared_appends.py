@@ -12,6 +12,10 @@ from typing import Any, TypeAlias
 from shared.model.streams import Keep
 from shared.redis.connection import Argument, Command, OnReply
 
+SHARED_EVENTS = 64
+"""The most events of a shared append to a stream: as of any (`STREAM_LOT`)."""
+SHARED_BYTES = 24 * 1024
+"""What these may have together: live wakeups of more carry no events."""
 QUEUED = b"queued"
 AppendReply: TypeAlias = bytes | list[Any]
 """`QUEUED`, or a list: a status, and what goes with it (queue_append.lua)."""
@@ -91,35 +95,40 @@ class _Replies:
 
 
 class SharedStreamAppend:
-    """An append to a topic that waits to be sent, and what it still has room for."""
+    """An append to a topic that waits to be sent: of one request until another one is added."""
 
-    __slots__ = ("_command", "_count", "_keep", "_room", "_size_bytes", "_waiting")
+    __slots__ = ("_command", "_count", "_keep", "_size_bytes", "_waiting")
 
-    def __init__(self, command: Command, keep: Keep, *, count: int, room: int, size_bytes: int) -> None:
+    def __init__(self, command: Command, keep: Keep, count: int, size_bytes: int) -> None:
         self._command = command
         self._keep = keep
         self._count = count
-        self._room = room
         self._size_bytes = size_bytes
-        # The requests, with the number of their events; empty while there is one.
-        self._waiting: list[tuple[OnReply, int]] = []
+        # The requests, with the number of their events.
+        self._waiting: tuple[tuple[OnReply, int], ...] = ()
 
     def add(
-        self, on_reply: OnReply, groups: Sequence[Argument], *, keep: Keep, count: int, size_bytes: int
+        self, on_reply: OnReply, groups: Sequence[Argument], keep: Keep, count: int, size_bytes: int
     ) -> bool:
         """Adds the events of another request; False if they need an append of their own: it is sent or full,
         or another rule keeps what it has."""
         command = self._command
-        if count > self._room or size_bytes > self._size_bytes or keep != self._keep or command.is_closed:
+        size_bytes += self._size_bytes
+        if (
+            self._count + count > SHARED_EVENTS
+            or size_bytes > SHARED_BYTES
+            or keep != self._keep
+            or command.is_closed
+        ):
             return False
         if not self._waiting:
             assert command.on_reply is not None
-            self._waiting.append((command.on_reply, self._count))
+            self._waiting = ((command.on_reply, self._count),)
             command.on_reply = self._on_reply
-        self._waiting.append((on_reply, count))
+        self._waiting += ((on_reply, count),)
         command.arguments += tuple(groups)
-        self._room -= count
-        self._size_bytes -= size_bytes
+        self._count += count
+        self._size_bytes = size_bytes
         return True
 
     def _on_reply(self, reply: Any) -> None:

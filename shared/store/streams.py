@@ -22,13 +22,11 @@ from shared.store import keyspace, stream_names
 from shared.store.event_identity import identity, identity_of
 from shared.store.recount import pages, places_in_use
 from shared.store.routing import Routing
-from shared.store.shared_appends import SharedStreamAppend
+from shared.store.shared_appends import SHARED_EVENTS, SharedStreamAppend
 
-STREAM_LOT = 64
+STREAM_LOT = SHARED_EVENTS
 """Events in one append: each takes an entry and a name, and trims others."""
 READ_LOT = 100
-# What requests may have that share an append: live wakeups of more carry no events.
-_SHARED_BYTES = 24 * 1024
 _OUTLIVES_MS = 30 * 24 * 3600 * 1000
 _DAY_MS = 24 * 3600 * 1000
 _LIMIT = Keep(100_000, 30 * _DAY_MS)
@@ -113,16 +111,14 @@ class Streams:
         names, groups, count = stream_names.names(account_id, topic), _groups(events), len(events)
         keep = keep.within(self.limits.keep)
         shared = joinable.get(names[0])
-        if shared is not None and shared.add(on_reply, groups, keep=keep, count=count, size_bytes=size_bytes):
+        if shared is not None and shared.add(on_reply, groups, keep, count, size_bytes):
             return
         command = self._redis.script_then(
             on_reply, "stream_append", names, *self._head(topic, keep, ""), *groups
         )
         if command is not None:
             self._first = self._first or command
-            joinable[names[0]] = SharedStreamAppend(
-                command, keep, count=count, room=STREAM_LOT - count, size_bytes=_SHARED_BYTES - size_bytes
-            )
+            joinable[names[0]] = SharedStreamAppend(command, keep, count, size_bytes)
 
     def _head(self, topic: str, keep: Keep, deadline_ms: int | str) -> tuple[Argument, ...]:
         return (next(self._epochs), topic, *keep, deadline_ms, self._ends)

@@ -154,7 +154,7 @@ BUGS = [
         stream_model.UNTOLD,
         _a_primary_has_a_clock_behind,
         scripts=with_lines(
-            "stream_append", {"  last = string.format": "  last = string.format('%d-%d', ms, number)\n"}
+            "stream_append", {"  last = at ..": "  last = at .. string.format('%d', number)\n"}
         ),
     ),
     _bug(

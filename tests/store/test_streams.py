@@ -117,6 +117,7 @@ async def test_what_is_too_old_is_not_read_and_goes_with_the_next_append(stores:
 
     # Redis' own clock gives ids: so the age is what shrinks here.
     stores.let_time_pass()
+    stores.let_time_pass()
     await append(stores, *events(3), keep=Keep(100, 1))
     assert state(stores)["trimmed"] == offsets[-1]
 
