@@ -153,7 +153,10 @@ class TokenWatcher:
         )
         newest = {token.ticket: reader for token, reader in zip(with_tickets, readers, strict=True)}
         for connection, token, standing in zip(connections, tokens, standings, strict=True):
-            if connection.is_held and (reason := _end_of(token, standing, newest.get(token.ticket))):
+            if not connection.is_held or connection.token is not token:
+                # It has ended, or been refreshed: its new token was read after that.
+                continue
+            if reason := _end_of(token, standing, newest.get(token.ticket)):
                 await connection.close(reason)
 
 

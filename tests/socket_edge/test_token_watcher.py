@@ -204,3 +204,22 @@ async def test_a_new_connection_is_looked_at_if_something_changed_since_its_toke
     asked = len(keys.asked)
     watcher.check_new(cast(HeldConnection, Connection(kid, account_id, "a", changes=watcher.changes)))
     assert len(keys.asked) == asked
+
+
+async def test_one_that_is_refreshed_while_its_token_is_looked_at_stays(
+    keys: Keys, stores: Stores, held: list[Connection], watcher: TokenWatcher
+) -> None:
+    refreshed, stays = await opened(keys, stores, held, "user-1", "user-1")
+    assert refreshed.token is not None
+    account_id, old = refreshed.token.account_id, refreshed.token.kid
+    other = await keys.add(account_id, Algorithm.HS256, "t" * 32, now_ms=now_ms())
+
+    def refresh() -> None:
+        refreshed.token = Connection(other.kid, account_id, "user-1").token
+
+    keys.meanwhile = refresh
+    await keys.drop(old)
+    watcher.check(as_held([refreshed, stays]))
+    await wait_until(lambda: stays.reason)
+    assert stays.reason is CloseReason.TOKEN_KEY_DELETED
+    assert refreshed.reason is None

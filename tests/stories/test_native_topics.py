@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness.api import Api, ApiKey
 from tests.harness.metrics import metric
-from tests.harness.native import native_socket
+from tests.harness.native import NativeSocket, native_socket
 from tests.harness.sse import OTHER, TOPIC, bind, keep, publish
 from tests.harness.stack import Stack
 from tests.harness.tokens import Issuer, issuer
@@ -241,6 +241,7 @@ async def test_retained_events_come_as_fast_as_the_client_reads(
 async def test_a_client_that_reads_too_slowly_is_closed_and_comes_back(
     stack: Stack, api: Api, admin: ApiKey, back_end: Issuer, http: aiohttp.ClientSession
 ) -> None:
+    await keep(api, admin, *READ, count=10_000)
     token = back_end.token(read=READ)
     async with (
         native_socket(stack.edges[0].url, token=token) as slow,
@@ -251,14 +252,13 @@ async def test_a_client_that_reads_too_slowly_is_closed_and_comes_back(
         await publish(api, admin, 0)
         await slow.until_data([0])
         slow.pause()
-        sent, before = 0, await overflows(http, stack)
+        sent, before = await flooded(api, admin, other, sent=0), await overflows(http, stack)
         while await overflows(http, stack) == before:
-            await publish(api, admin, *[["x" * 8192, sent + n] for n in range(20)])
-            sent += 20
+            sent = await flooded(api, admin, other, sent=sent)
         slow.go_on()
         code, text = await slow.closed()
         assert (code, "too much waits" in text) == (4008, True)
-        await wait_until(lambda: len(other.data) == sent + 1, what=lambda: len(other.data))
+        assert len(other.data) == sent + 1
         last = slow.of("event")[-1]["offset"]
         epoch = [frame["recovered"] for frame in slow.of("recovered")][-1]["epoch"] or begun["epoch"]
         async with native_socket(stack.edges[1].url, token=token) as again:
@@ -268,6 +268,14 @@ async def test_a_client_that_reads_too_slowly_is_closed_and_comes_back(
                 lambda: len(slow.data) + len(again.data) == sent + 1,
                 what=lambda: (len(slow.data), len(again.data), sent),
             )
+
+
+async def flooded(api: Api, admin: ApiKey, keeps_up: NativeSocket, *, sent: int) -> int:
+    """More events, all of which a client has read that keeps up, also on a busy machine."""
+    # Less than a page of the stream: what is more waits for room, and overflows nothing.
+    await publish(api, admin, *[["x" * 8192, sent + n] for n in range(20)])
+    await wait_until(lambda: len(keeps_up.data) == sent + 21, what=lambda: (len(keeps_up.data), sent))
+    return sent + 20
 
 
 async def overflows(http: aiohttp.ClientSession, stack: Stack) -> float:

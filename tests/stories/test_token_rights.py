@@ -7,6 +7,8 @@ import pytest
 
 from services.gateway.app import DOCUMENT
 from tests.harness.api import Api, ApiKey
+from tests.harness.native import native_socket
+from tests.harness.sse import TOPIC, bind, keep
 from tests.harness.stack import Stack
 from tests.harness.tokens import Issuer, issuer
 from tests.stories.test_tokens import KEYS, SOCKETS, TOKENS, admin, back_end, kids, mint, publish
@@ -139,3 +141,62 @@ async def test_an_account_takes_its_keys_and_cut_offs_along(api: Api, stack: Sta
         assert back_end.secret not in output
         assert token not in output
         assert token.rpartition(".")[2] not in output
+
+
+# On a native socket: subscribe to a topic, open a channel, publish to the topic, and take another token.
+MAY_NOT, ABSENT, AS_A_KEY = "forbidden", "not_found", "conflict"
+ON_A_SOCKET: dict[str, tuple[str, ...]] = {
+    "a token that names nothing": (MAY_NOT, MAY_NOT, MAY_NOT, MAY),
+    "a token that reads": (MAY, MAY_NOT, MAY_NOT, MAY),
+    "a token that opens by name": (MAY_NOT, MAY, MAY_NOT, MAY),
+    "a token that publishes": (MAY_NOT, MAY_NOT, MAY, MAY),
+    "a token of another account that names all": (ABSENT, ABSENT, MAY, MAY_NOT),
+    "a key with receive that is bound": (MAY, MAY_NOT, MAY_NOT, AS_A_KEY),
+    "a key with receive": (MAY_NOT, MAY_NOT, MAY_NOT, AS_A_KEY),
+    "a key with channels": (MAY_NOT, MAY, MAY_NOT, AS_A_KEY),
+    "a key with publish": (MAY_NOT, MAY_NOT, MAY, AS_A_KEY),
+    "an admin of the account": (MAY_NOT, MAY, MAY_NOT, AS_A_KEY),
+    "a key of another account with all": (MAY_NOT, ABSENT, MAY, AS_A_KEY),
+}
+
+
+async def test_who_may_do_what_on_a_native_socket(
+    api: Api, stack: Stack, admin: ApiKey, back_end: Issuer
+) -> None:
+    await keep(api, admin, "orders.#")
+    made = await api.call("POST", "/v1/channels", key=admin, json={"kind": "websocket", "name": "kitchen"})
+    assert made.status == 201, made.text
+    other = await api.api_key(scopes=("publish", "receive", "channels", "admin"))
+    theirs = await issuer(api, other)
+    every = {"read": ["#"], "publish": ["#"], "channels": ["kitchen"]}
+    bound = await api.api_key(account=admin.account, scopes=("receive",))
+    await bind(api, bound, TOPIC)
+
+    async def key(scope: str) -> str:
+        return (await api.api_key(account=admin.account, scopes=(scope,))).secret
+
+    bearers = {
+        "a token that names nothing": back_end.token(read=None),
+        "a token that reads": back_end.token(read=["orders.*"]),
+        "a token that opens by name": back_end.token(read=None, channels=["kitchen"]),
+        "a token that publishes": back_end.token(read=None, publish=["orders.#"]),
+        "a token of another account that names all": theirs.token(**every),
+        "a key with receive that is bound": bound.secret,
+        "a key with receive": await key("receive"),
+        "a key with channels": await key("channels"),
+        "a key with publish": await key("publish"),
+        "an admin of the account": await key("admin"),
+        "a key of another account with all": other.secret,
+    }
+    requests: list[dict[str, Any]] = [
+        {"subscribe": {"topic": TOPIC}},
+        {"open": {"channel": "kitchen"}},
+        {"publish": {"events": [{"topic": TOPIC, "data": 1}]}},
+        {"refresh": {"token": back_end.token()}},
+    ]
+    got = {}
+    for caller, bearer in bearers.items():
+        async with native_socket(stack.edges[0].url, bearer=bearer) as socket:
+            answers = [await socket.answer(await socket.begin(**each)) for each in requests]
+        got[caller] = tuple(each.get("error", {}).get("code", MAY) for each in answers)
+    assert got == ON_A_SOCKET
