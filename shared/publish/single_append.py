@@ -1,8 +1,8 @@
 """The round of nearly every publish: its events go to one channel, or to one stream, in one append, by
 callbacks.
 
-Publishes of an account that travel in one pipeline share the read of the versions, and those to one channel,
-or to streams, an append. The versions are read ahead of the append: both come after the beginning of the
+Publishes of an account that travel in one pipeline share the read of the versions, and those to one channel
+or stream its append. The versions are read ahead of the append: both come after the beginning of the
 publish, and a change that was answered before that is noticed.
 """
 

@@ -43,8 +43,7 @@ class Command:
     EVALSHA names.
 
     It is packed just before it is sent: until then many commands may share one large argument. Arguments may
-    be added until it `is_closed`: packed, or failed without being sent. With a `finish`, that makes them when
-    it is packed.
+    be added until it `is_closed`: packed, or failed without being sent.
     """
 
     arguments: Arguments
@@ -53,7 +52,6 @@ class Command:
     packed: bytes = b""
     on_reply: OnReply | None = None
     is_closed: bool = False
-    finish: Callable[[], Arguments] | None = None
 
 
 @runtime_checkable

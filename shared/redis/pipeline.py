@@ -288,8 +288,6 @@ def _next_pipeline(queue: list[Command]) -> tuple[list[Command], list[Command]]:
         if command.reply is not None and command.reply.cancelled():
             continue
         if not command.packed:
-            if command.finish is not None:
-                command.arguments, command.finish = command.finish(), None
             command.packed, command.is_closed = pack(command.arguments), True
         size += len(command.packed)
         if commands and (size > _PIPELINE_BYTES or len(commands) == _PIPELINE_COMMANDS):

@@ -1,21 +1,18 @@
-"""One append for several requests: what they publish while the pipeline to Redis waits.
+"""One append for several requests: what they publish to one channel or topic while the pipeline waits.
 
 Redis runs the script once instead of once for each request. Events are added in the order of arrival, and
-only to the last append of a channel, or to streams of an account, while it is not sent: so none overtakes
-another. The script appends all or none, and each request gets the reply.
+only to the last append of a channel or of a stream, while it is not sent: so none overtakes another. The
+script appends all or none, and each request gets the reply.
 """
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from shared.model.streams import Keep
 from shared.redis.connection import Argument, Command, OnReply
 
 QUEUED = b"queued"
-EVENT_PARTS = 6
-"""Arguments of an event in an append to streams."""
-SHARED_ARGUMENTS = 2
-"""Arguments of such an append before those of its first topic."""
 AppendReply: TypeAlias = bytes | list[Any]
 """`QUEUED`, or a list: a status, and what goes with it (queue_append.lua)."""
 
@@ -93,78 +90,47 @@ class _Replies:
             _hand_over(each, others)
 
 
-class StreamLog:
-    """What an append adds to one topic: its names, the epoch of a new log with the topic and what is kept of
-    it, and the events, as the script takes them. `waiting` are the requests, with the number of their events.
-    """
-
-    __slots__ = ("events", "head", "names", "waiting")
-
-    def __init__(self, names: Sequence[str], head: tuple[Argument, ...], events: list[Argument]) -> None:
-        self.names = names
-        self.head = head
-        self.events = events
-        self.waiting: list[tuple[OnReply, int]]
-
-    @property
-    def arguments(self) -> tuple[Argument, ...]:
-        return (*self.head, len(self.events) // EVENT_PARTS, *self.events)
-
-
 class SharedStreamAppend:
-    """An append to streams of one account that waits to be sent, and what it still has room for."""
+    """An append to a topic that waits to be sent, and what it still has room for."""
 
-    __slots__ = ("_command", "_events", "_logs", "_size_bytes")
+    __slots__ = ("_command", "_count", "_keep", "_room", "_size_bytes", "_waiting")
 
-    def __init__(self, command: Command, log: StreamLog, *, events: int, size_bytes: int) -> None:
-        assert command.on_reply is not None
-        log.waiting = [(command.on_reply, len(log.events) // EVENT_PARTS)]
+    def __init__(self, command: Command, keep: Keep, *, count: int, room: int, size_bytes: int) -> None:
         self._command = command
-        self._logs = {log.head[1]: log}
-        self._events = events
+        self._keep = keep
+        self._count = count
+        self._room = room
         self._size_bytes = size_bytes
+        # The requests, with the number of their events; empty while there is one.
+        self._waiting: list[tuple[OnReply, int]] = []
 
-    def add(self, on_reply: OnReply, log: StreamLog, *, events: int, size_bytes: int) -> bool:
+    def add(
+        self, on_reply: OnReply, groups: Sequence[Argument], *, keep: Keep, count: int, size_bytes: int
+    ) -> bool:
         """Adds the events of another request; False if they need an append of their own: it is sent or full,
-        or another rule keeps what it has of their topic."""
+        or another rule keeps what it has."""
         command = self._command
-        if events > self._events or size_bytes > self._size_bytes or command.is_closed:
+        if count > self._room or size_bytes > self._size_bytes or keep != self._keep or command.is_closed:
             return False
-        known = self._logs.get(log.head[1])
-        if known is None:
-            self._logs[log.head[1]] = log
-            log.waiting = [(on_reply, events)]
-        elif known.head[2:] == log.head[2:]:
-            known.events += log.events
-            known.waiting.append((on_reply, events))
-        else:
-            return False
-        self._events -= events
+        if not self._waiting:
+            assert command.on_reply is not None
+            self._waiting.append((command.on_reply, self._count))
+            command.on_reply = self._on_reply
+        self._waiting.append((on_reply, count))
+        command.arguments += tuple(groups)
+        self._room -= count
         self._size_bytes -= size_bytes
-        if command.finish is None:
-            command.finish, command.on_reply = self._finish, self._on_reply
         return True
-
-    def _finish(self) -> tuple[Argument, ...]:
-        """The names of all come before their other arguments."""
-        evalsha, sha, count, *rest = self._command.arguments
-        names, logs = list[Argument](), list[Argument]()
-        for log in self._logs.values():
-            names += log.names
-            logs += log.arguments
-        of_all = rest[int(count) :][:SHARED_ARGUMENTS]
-        return (evalsha, sha, len(names), *names, *of_all, *logs)
 
     def _on_reply(self, reply: Any) -> None:
         """Hands each request the offsets of its own events."""
         at = 2
-        for log in self._logs.values():
-            for on_reply, count in log.waiting:
-                if isinstance(reply, list):
-                    _hand_over(on_reply, [*reply[:2], *reply[at : at + count]])
-                    at += count
-                else:
-                    _hand_over(on_reply, reply)
+        for on_reply, count in self._waiting:
+            if isinstance(reply, list):
+                _hand_over(on_reply, [*reply[:2], *reply[at : at + count]])
+                at += count
+            else:
+                _hand_over(on_reply, reply)
 
 
 def _hand_over(on_reply: OnReply, reply: Any) -> None:

@@ -22,7 +22,7 @@ from shared.store import keyspace, stream_names
 from shared.store.event_identity import identity, identity_of
 from shared.store.recount import pages, places_in_use
 from shared.store.routing import Routing
-from shared.store.shared_appends import SharedStreamAppend, StreamLog
+from shared.store.shared_appends import SharedStreamAppend
 
 STREAM_LOT = 64
 """Events in one append: each takes an entry and a name, and trims others."""
@@ -56,7 +56,7 @@ class Streams:
         self._epochs = map((secrets.token_hex(4) + "{:08x}").format, itertools.count(1))
         # A part of the age longer than they must: `stream_append.lua` renews them now and then.
         remembered_ms = limits.keep.age_ms * 33 // 32 + _OUTLIVES_MS
-        # The last append of each account that waits to be sent, and the first of them all.
+        # The last append to each stream that waits to be sent, and the first of them all.
         self._joinable: dict[str, SharedStreamAppend] = {}
         self._first: Command | None = None
         self._ends = f"{_OUTLIVES_MS} {remembered_ms} {max(1, limits.topics // stream_names.PLACES)}"
@@ -82,11 +82,12 @@ class Streams:
 
         Returns the reply for `end_append`. `event.to` is the id of a channel.
         """
+        names = stream_names.names(account_id, topic)
         # A later append must not overtake this one.
-        self._joinable.pop(account_id, None)
-        log = self._log(account_id, topic, events, keep)
+        self._joinable.pop(names[0], None)
         until_ms = "" if deadline is None else deadline.ms
-        return self._redis.script("stream_append", log.names, until_ms, self._ends, *log.arguments)
+        head = self._head(topic, keep.within(self.limits.keep), until_ms)
+        return self._redis.script("stream_append", names, *head, *_groups(events))
 
     def append_then(
         self,
@@ -101,36 +102,30 @@ class Streams:
         """The same by callback, for events of so many bytes. The callback gets the reply for `end_append`, or
         an exception.
 
-        Requests of an account that arrive while the pipeline waits share an append, those of one topic also
-        its live wakeup. Each gets its own reply.
+        Requests that arrive while the pipeline waits share an append to a topic, and its live wakeup. Each
+        gets its own reply.
         """
         joinable = self._joinable
         if self._first is not None and self._first.is_closed:
             # Sent, and with it all others, or nearly all.
             joinable.clear()
             self._first = None
-        log, count = self._log(account_id, topic, events, keep), len(events)
-        shared = joinable.get(account_id)
-        if shared is not None and shared.add(on_reply, log, events=count, size_bytes=size_bytes):
+        names, groups, count = stream_names.names(account_id, topic), _groups(events), len(events)
+        keep = keep.within(self.limits.keep)
+        shared = joinable.get(names[0])
+        if shared is not None and shared.add(on_reply, groups, keep=keep, count=count, size_bytes=size_bytes):
             return
         command = self._redis.script_then(
-            on_reply, "stream_append", log.names, "", self._ends, *log.arguments
+            on_reply, "stream_append", names, *self._head(topic, keep, ""), *groups
         )
         if command is not None:
             self._first = self._first or command
-            joinable[account_id] = SharedStreamAppend(
-                command, log, events=STREAM_LOT - count, size_bytes=_SHARED_BYTES - size_bytes
+            joinable[names[0]] = SharedStreamAppend(
+                command, keep, count=count, room=STREAM_LOT - count, size_bytes=_SHARED_BYTES - size_bytes
             )
 
-    def _log(self, account_id: str, topic: str, events: Sequence[Event], keep: Keep) -> StreamLog:
-        assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
-        most, age_ms = keep.within(self.limits.keep)
-        given: list[Argument] = []
-        for each in events:
-            hashed = keyspace.hash_of(identity_of(each))
-            given += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
-        names = stream_names.names(account_id, topic)
-        return StreamLog(names, (next(self._epochs), topic, most, age_ms), given)
+    def _head(self, topic: str, keep: Keep, deadline_ms: int | str) -> tuple[Argument, ...]:
+        return (next(self._epochs), topic, *keep, deadline_ms, self._ends)
 
     @staticmethod
     def end_append(reply: Sequence[Any]) -> list[str] | None:
@@ -223,6 +218,16 @@ def before_offset(offset: str) -> str:
     """The largest offset before this one."""
     ms, _, sequence = offset.partition("-")
     return f"{ms}-{int(sequence) - 1}" if int(sequence) else f"{int(ms) - 1}-{2**64 - 1}"
+
+
+def _groups(events: Sequence[Event]) -> list[Argument]:
+    """The events as the script takes them."""
+    assert len(events) <= STREAM_LOT, f"{len(events)} events; one append takes {STREAM_LOT}"
+    groups: list[Argument] = []
+    for each in events:
+        hashed = keyspace.hash_of(identity_of(each))
+        groups += (each.id, each.data, each.name, each.time, hashed, _more_of(each))
+    return groups
 
 
 def _member(topic: str) -> str:

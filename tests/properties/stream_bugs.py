@@ -103,9 +103,9 @@ _ANY = "|".join(
     for name in ("HOLE", "TWICE", "DISORDER", "UNTOLD", "WRONG_REASON", "WRONG_BEGINNING")
 )
 _FROM_THE_FIRST = "    offset = why == '' and at or beginning\n"
-_TRIMMED = "        'trimmed', trimmed[count][1]"
+_TRIMMED = "      'trimmed', trimmed[count][1]"
 _CHECK = "    if not is_known or at ~= offset"
-_AFTER_A_PURGE = "      if before ~= '0-0' and call('HGET', state, 'trimmed') ~= before then"
+_AFTER_A_PURGE = "    if before ~= '0-0' and call('HGET', state, 'trimmed') ~= before then"
 
 
 def _bug(name: str, found_as: str, scenario: object, **more: object) -> Bug:
@@ -154,7 +154,7 @@ BUGS = [
         stream_model.UNTOLD,
         _a_primary_has_a_clock_behind,
         scripts=with_lines(
-            "stream_append", {"    last = string.format": "    last = string.format('%d-%d', ms, number)\n"}
+            "stream_append", {"  last = string.format": "  last = string.format('%d-%d', ms, number)\n"}
         ),
     ),
     _bug(
@@ -181,13 +181,13 @@ BUGS = [
         _a_purge_and_one_event,
         scripts=with_lines(
             "stream_append",
-            {_AFTER_A_PURGE: "      if before ~= '0-0' then\n"},
+            {_AFTER_A_PURGE: "    if before ~= '0-0' then\n"},
         ),
     ),
     _bug(
         "a wakeup for one channel",
         stream_model.NOT_FOR_READERS,
         _an_event_for_a_channel,
-        scripts=with_lines("stream_append", {"    if more == '' or not string.find(more": "    do\n"}),
+        scripts=with_lines("stream_append", {"  if more == '' or not string.find(more": "  do\n"}),
     ),
 ]

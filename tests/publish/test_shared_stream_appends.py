@@ -1,4 +1,4 @@
-"""Requests that arrive together share one append to streams of an account: each has its own answer."""
+"""Requests that arrive together share one append to a stream: each has its own answer, and order holds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,9 +64,8 @@ async def test_requests_of_one_turn_share_an_append(warm: Gateway, stores: Store
     assert await ids_of(stores, results) == [["1", "2"], ["3"], ["4"], ["5"], ["6", "7"]]
     assert await retained(stores) == list("0124")
     assert await retained(stores, "kept.a") == list("367")
-    [append] = appends(warm)
-    # Stream, state and place of each topic.
-    assert append.arguments[2] == 9
+    # One for each topic.
+    assert len(appends(warm)) == 3
 
 
 @pytest.mark.parametrize(

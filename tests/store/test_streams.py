@@ -154,6 +154,37 @@ async def test_the_state_outlives_the_entries_and_offsets_rise(stores: Stores) -
     assert last != ahead
 
 
+@pytest.mark.parametrize("counted", ["1", "1000", ""])
+async def test_what_is_trimmed_does_not_go_by_a_count_that_is_wrong(stores: Stores, counted: str) -> None:
+    """Gateways of an older release append and trim beside ours, and count nothing.
+
+    With a count that is too small more is kept, until log and state end is written again.
+    """
+    offsets = await append(stores, *events(*range(6)))
+    [_, name, _] = stream_names.names(stores.account_id, TOPIC)
+
+    def count() -> None:
+        stores.direct.hdel(name, "count")
+        if counted:
+            stores.direct.hset(name, "count", counted)
+
+    count()
+    await append(stores, *events(6), keep=Keep(4, DAY_MS))
+    if counted == "1":
+        assert await ids(stores) == list("0123456")
+        stores.direct.hset(name, "kept_ms", 0)
+        await append(stores, *events(7), keep=Keep(5, DAY_MS))
+    last = state(stores)["last"]
+    assert await ids(stores) == list("34567" if counted == "1" else "3456")
+    assert state(stores)["trimmed"] == offsets[2]
+    assert state(stores)["count"] == str(len(await ids(stores)))
+    count()
+    stores.let_time_pass()
+    stores.let_time_pass()
+    await append(stores, *events(9), keep=Keep(100, 1))
+    assert (state(stores)["trimmed"], state(stores)["count"]) == (last, "1")
+
+
 def ends_of(stores: Stores) -> list[int]:
     """The ms for which log, state and the topics of their place are still kept."""
     return [stores.direct.pttl(name) for name in stream_names.names(stores.account_id, TOPIC)]
