@@ -212,6 +212,7 @@ class NativeChannels(Part):
         with contextlib.suppress(GatewayError):
             claim = await claiming
             self._edge.socket_quota.leave(claim.account_id)
+            self._edge.wake_previous(claim.claimed.lease)
             await self._edge.heartbeat.release_by(
                 partial(self._edge.stores.leases.release, claim.claimed.lease)
             )

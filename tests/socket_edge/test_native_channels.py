@@ -268,6 +268,8 @@ class _SlowLeases(Leases):
 async def test_a_socket_that_ends_during_an_open_keeps_nothing(
     stores: Stores, edge: Edge, peers: list[Peer], channel: str
 ) -> None:
+    older = peer_of(edge, peers, grant_of(stores.account_id, "kitchen"))
+    await older.ask(open={"channel": "kitchen"})
     slow = _SlowLeases(stores.calls)
     slow.may_reply = asyncio.Event()
     edge.stores.leases = slow
@@ -281,7 +283,8 @@ async def test_a_socket_that_ends_during_an_open_keeps_nothing(
     await leaving
 
     assert stores.owner(channel) is None
-    assert not edge.registry.by_id
+    assert (await older.told())["reason"] == "taken_over"
+    await wait_until(lambda: not edge.registry.of(channel))
 
 
 async def test_an_ack_behind_an_open_counts_when_the_client_leaves(
