@@ -50,6 +50,8 @@ class NativeChannels(Part):
 
         Raises Refusal, NotGranted, MissingScope, NoSuchChannel, QuotaExceeded, StoreUnavailable.
         """
+        if self.socket.is_draining:
+            raise Refusal(ErrorCode.UNAVAILABLE, "this replica shuts down: connect again, and open it there")
         if len(self._open) >= MOST_CHANNELS:
             raise Refusal(ErrorCode.TOO_MANY, f"a socket has {MOST_CHANNELS} channels at most; close one")
         caller = cast(ApiKey | Grant, self.socket.caller)

@@ -88,6 +88,7 @@ class FrameClient(Client):
     @property
     def has_open_ping(self) -> bool:
         """It may be asked for an ack, or will get what it has given back."""
+        self._look_at_the_time()
         return bool(self.in_hand or self._held)
 
     @property

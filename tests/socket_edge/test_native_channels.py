@@ -163,6 +163,17 @@ async def test_a_socket_has_a_number_of_channels(
     await peer.ask(open={"channel": shown[2]})
 
 
+async def test_a_socket_that_is_about_to_close_opens_nothing(
+    stores: Stores, edge: Edge, peers: list[Peer], channel: str
+) -> None:
+    older, newer = (peer_of(edge, peers, grant_of(stores.account_id, "kitchen")) for _ in range(2))
+    await older.ask(open={"channel": "kitchen"})
+    newer.socket.is_draining = True
+
+    assert await newer.refused(open={"channel": "kitchen"}) == "unavailable"
+    assert edge.registry.of(channel)
+
+
 async def test_an_open_channel_counts_in_the_quota_of_sockets(
     stores: Stores, edge: Edge, peers: list[Peer], channel: str
 ) -> None:
