@@ -22,9 +22,9 @@ from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
 from services.socket_edge.spare_pings import SparePings
-from services.socket_edge.stream_rights import StreamRights
+from services.socket_edge.streams.stream_rights import StreamRights
+from services.socket_edge.streams.topic_hub import TopicHub
 from services.socket_edge.token_watcher import TokenCredential, TokenWatcher
-from services.socket_edge.topic_hub import TopicHub
 from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry

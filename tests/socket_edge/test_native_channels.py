@@ -152,7 +152,7 @@ async def test_a_channel_is_open_once_on_a_socket(
 async def test_a_socket_has_a_number_of_channels(
     stores: Stores, edge: Edge, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.socket_edge.native_channels.MOST_CHANNELS", 2)
+    monkeypatch.setattr("services.socket_edge.native.channels.MOST_CHANNELS", 2)
     shown = [shown_id(await create(stores)) for _ in range(3)]
     peer = peer_of(edge, peers, grant_of(stores.account_id, *shown))
     for each in shown[:2]:

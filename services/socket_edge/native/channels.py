@@ -9,10 +9,10 @@ from typing import Any, cast
 
 from services.socket_edge.channel_rights import channel_for, is_granted
 from services.socket_edge.claims import Claim, claim_channel, hold_claimed
-from services.socket_edge.native_channel import NativeChannel
-from services.socket_edge.native_parts import Handled, Handler, Part, Said
-from services.socket_edge.native_refusals import Refusal
-from services.socket_edge.native_socket import MOST_CHANNELS, NativeSocket
+from services.socket_edge.native.channel import NativeChannel
+from services.socket_edge.native.parts import Handled, Handler, Part, Said
+from services.socket_edge.native.refusals import Refusal
+from services.socket_edge.native.socket import MOST_CHANNELS, NativeSocket
 from shared.model.account_channels import ChannelRecord, id_shown
 from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind

@@ -16,10 +16,10 @@ from starlette.types import Scope, Send
 
 from services.socket_edge.admission import Budget
 from services.socket_edge.credential_watcher import Credential
-from services.socket_edge.native_parts import Handler, Part, Said
-from services.socket_edge.native_publish import Publishes
-from services.socket_edge.native_refusals import told_of
-from services.socket_edge.native_writes import WrittenSocket
+from services.socket_edge.native.parts import Handler, Part, Said
+from services.socket_edge.native.publish import Publishes
+from services.socket_edge.native.refusals import told_of
+from services.socket_edge.native.writes import WrittenSocket
 from services.socket_edge.token_watcher import TokenCredential
 from shared import telemetry
 from shared.meters import Series
