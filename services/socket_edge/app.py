@@ -15,9 +15,9 @@ from services.socket_edge.cognism_socket import authenticate, open_cognism_socke
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import OpenSocket, serve_socket
 from services.socket_edge.long_poll import pull_routes
-from services.socket_edge.native_door import NATIVE_PATH, open_native_socket
+from services.socket_edge.native.door import NATIVE_PATH, open_native_socket
 from services.socket_edge.pelion_socket import open_pelion_socket
-from services.socket_edge.sse import stream_routes
+from services.socket_edge.streams.sse import stream_routes
 from shared.model.errors import StoreUnavailable
 from shared.runtime.http.app import app_of
 from shared.runtime.http.responses import Problem, refuse_handshake, unavailable

@@ -22,14 +22,14 @@ from services.socket_edge.registry import Registry
 from services.socket_edge.shutdown import close_all
 from services.socket_edge.socket_quota import SocketQuota
 from services.socket_edge.spare_pings import SparePings
-from services.socket_edge.stream_rights import StreamRights
+from services.socket_edge.streams.stream_rights import StreamRights
+from services.socket_edge.streams.topic_hub import TopicHub
 from services.socket_edge.token_watcher import TokenCredential, TokenWatcher
-from services.socket_edge.topic_hub import TopicHub
 from services.socket_edge.turns import ReadingPlaces
 from services.socket_edge.wakeup_reader import WakeupReader
 from shared import telemetry
 from shared.delivery.acks import AckScheduler
-from shared.model.channels import CloseReason, Kind, instance_of
+from shared.model.channels import CloseReason, Kind, Lease, instance_of
 from shared.model.errors import StoreUnavailable
 from shared.publish.publishing import Publishing
 from shared.runtime.http.responses import draining
@@ -156,16 +156,22 @@ class Edge:
             self.liveness.watch(connection)
         else:
             self.authenticated(connection, credential)
-        if isinstance(connection, LeaseHolder) and (previous := connection.lease.previous):
-            telemetry.takeovers.add(1)
-            if instance_of(previous) == self.instance:
-                # This one too: a wakeup behind its claim may have reached the older one.
-                for each in self.registry.of(connection.id):
-                    each.wake()
-            else:
-                self.stores.wakeups.send(previous, connection.id)
+        if isinstance(connection, LeaseHolder):
+            self.wake_previous(connection.lease)
         if wakes:
             connection.wake()
+
+    def wake_previous(self, lease: Lease) -> None:
+        """The owner that a claim has replaced, if any, finds out."""
+        if not (previous := lease.previous):
+            return
+        telemetry.takeovers.add(1)
+        if instance_of(previous) == self.instance:
+            # The new one too: a wakeup behind its claim may have reached the older one.
+            for each in self.registry.of(lease.channel):
+                each.wake()
+        else:
+            self.stores.wakeups.send(previous, lease.channel)
 
     def authenticated(self, connection: HeldConnection, credential: Credential | TokenCredential) -> None:
         """The connection ends with this credential."""

@@ -6,6 +6,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGKILL
 
 from tests.harness.processes import Process, free_port
 from tests.harness.programs import program
@@ -75,6 +76,9 @@ def proxy_by(kind: str, template: str, **places: str) -> Iterator[str]:
         block_until(lambda: _listens(port), what=lambda: proxy.tail)
         yield f"http://127.0.0.1:{port}"
     finally:
+        # With nginx's workers, which outlive a master that is killed.
+        if proxy.alive:
+            proxy.signal_group(SIGKILL)
         proxy.close()
         shutil.rmtree(folder, ignore_errors=True)
 

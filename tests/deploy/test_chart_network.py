@@ -10,7 +10,7 @@ from starlette.routing import Route
 from services.gateway.app import ROUTES
 from services.socket_edge.app import CONNECT_PATH, JOIN_PATH, SOCKET_PATH
 from services.socket_edge.long_poll import PULL_PATH
-from services.socket_edge.sse import STREAM_PATH
+from services.socket_edge.streams.sse import STREAM_PATH
 from shared.model.addresses import AddressPolicy
 from tests.deploy.chart import VALUES, Json, component, deployments, metrics_port_of, named, objects, rendered
 from tests.deploy.files import PORTS, SERVICES, image_settings

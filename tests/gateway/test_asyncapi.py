@@ -12,8 +12,8 @@ import pytest
 
 from services.gateway.app import ASYNC_DOCUMENT, DOCUMENT
 from services.socket_edge.app import CONNECT_PATH
-from services.socket_edge.native_door import HANDLERS, NATIVE_PATH
-from services.socket_edge.sse import STREAM_PATH
+from services.socket_edge.native.door import HANDLERS, NATIVE_PATH
+from services.socket_edge.streams.sse import STREAM_PATH
 from shared.version import VERSION
 from shared.wire.close_reasons import CLOSE_ROWS
 from shared.wire.native.frames import OPERATIONS as OPERATIONS_OF_FRAMES

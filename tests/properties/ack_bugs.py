@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from services.socket_edge.native_channel import NativeChannel
+from services.socket_edge.native.channel import NativeChannel
 from shared.delivery.loop import DeliveryLoop
 from shared.store.queues import Batch
 from tests.properties.ack_machine import AckActor, FrameOwners

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from services.socket_edge.handshakes import serve_socket
-from services.socket_edge.native_door import open_native_socket
+from services.socket_edge.native.door import open_native_socket
 from shared.model.account_channels import shown_id
 from tests.harness.written import texts_in
 from tests.properties.actors import CLIENT, Client, GatedEdge
@@ -88,6 +88,7 @@ class FrameClient(Client):
     @property
     def has_open_ping(self) -> bool:
         """It may be asked for an ack, or will get what it has given back."""
+        self._look_at_the_time()
         return bool(self.in_hand or self._held)
 
     @property

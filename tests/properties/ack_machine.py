@@ -7,7 +7,7 @@ from unittest.mock import patch
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from services.socket_edge.native_channel import NativeChannel
+from services.socket_edge.native.channel import NativeChannel
 from shared.delivery.loop import DeliveryLoop
 from shared.redis.pipeline import Script
 from tests.harness.valkey import Valkey
@@ -35,8 +35,8 @@ class FrameOwners(Notifications):
         self._types = ExitStack()
         if isinstance(actor, type) and issubclass(actor, AckActor):
             of_actor = {
-                "native_channels.NativeChannel": actor.channel_type,
-                "native_channel.DeliveryLoop": actor.loop_type,
+                "native.channels.NativeChannel": actor.channel_type,
+                "native.channel.DeliveryLoop": actor.loop_type,
             }
             for name, its_type in of_actor.items():
                 self._types.enter_context(patch(f"services.socket_edge.{name}", its_type))

@@ -76,9 +76,9 @@ class ReportingLeases(Leases):
         return claimed
 
     async def release(self, lease: Lease) -> bool:
-        now_ms = self._world.now_ms
         released = await super().release(lease)
-        self._world.model.record_release(lease.owner, now_ms=now_ms, released=released)
+        # Not when it was asked for: it may have been held up.
+        self._world.model.record_release(lease.owner, now_ms=self._world.now_ms, released=released)
         return released
 
 

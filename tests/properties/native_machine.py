@@ -55,7 +55,7 @@ HOLD_UP = st.sampled_from([None, None, None, None, 0, 1, 2, 3, 5])
 # The same for changes of names: most stop around the record, or before the routing table.
 DONE = st.sampled_from([3, 4, 5, 6, 7, 7, 8, 8, 9])
 
-NATIVE_BUDGET = settings(BUDGET, max_examples=24, stateful_step_count=30)
+NATIVE_BUDGET = settings(BUDGET, max_examples=12, stateful_step_count=30)
 
 
 class NativeChannels(RuleBasedStateMachine):

@@ -11,7 +11,7 @@ import fakeredis
 import pytest
 
 with atheris.instrument_imports(include=["services.socket_edge", "shared.wire", "shared.publish"]):
-    from services.socket_edge import native_door
+    from services.socket_edge.native import door as native_door
     from tests.socket_edge.native_oversight import Overseen
 from tests.store.stores import Stores, fake_backend
 

@@ -8,9 +8,9 @@ from typing import Any
 from starlette.types import Message
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.native_door import HANDLERS
-from services.socket_edge.native_parts import Handler
-from services.socket_edge.native_socket import NativeSocket
+from services.socket_edge.native.door import HANDLERS
+from services.socket_edge.native.parts import Handler
+from services.socket_edge.native.socket import NativeSocket
 from services.socket_edge.session_socket import hold
 from services.socket_edge.token_watcher import TokenCredential
 from shared.clock import now_ms

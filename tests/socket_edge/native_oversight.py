@@ -7,10 +7,10 @@ from typing import Any, Self, cast
 
 import pytest
 
-from services.socket_edge import native_channels
 from services.socket_edge.claims import Claim
 from services.socket_edge.edge import Edge
-from services.socket_edge.topic_reader import TopicReader
+from services.socket_edge.native import channels as native_channels
+from services.socket_edge.streams.topic_reader import TopicReader
 from shared.clock import now_ms
 from shared.model.account_channels import shown_id
 from shared.model.channels import CloseReason

@@ -11,8 +11,8 @@ from starlette.types import Message
 
 from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
-from services.socket_edge.native_door import HANDLERS
-from services.socket_edge.native_socket import NativeSocket
+from services.socket_edge.native.door import HANDLERS
+from services.socket_edge.native.socket import NativeSocket
 from services.socket_edge.token_watcher import TokenCredential
 from shared.clock import now_ms
 from shared.model.api_keys import ApiKey

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.native_channel import NativeChannel
+from services.socket_edge.native.channel import NativeChannel
 from shared.model.account_channels import shown_id
 from shared.store import keyspace
 from tests.harness.overheard import Overheard

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.stream_reader import StreamReader
-from services.socket_edge.topic_reader import Delivery, Started
+from services.socket_edge.streams.stream_reader import StreamReader
+from services.socket_edge.streams.topic_reader import Delivery, Started
 from shared.model.channels import CloseReason
 from shared.model.events import Event
 from shared.model.streams import Mark, NotRecovered, Retained, Start

@@ -13,8 +13,8 @@ from websockets.protocol import Protocol
 from services.socket_edge import edge as edge_module
 from services.socket_edge.app import SOCKET_PATH, edge_app
 from services.socket_edge.leased_socket import LeasedSocket
-from services.socket_edge.native_door import NATIVE_PATH
-from services.socket_edge.native_socket import NativeSocket
+from services.socket_edge.native.door import NATIVE_PATH
+from services.socket_edge.native.socket import NativeSocket
 from services.socket_edge.session_socket import SessionSocket
 from shared.delivery.loop import DeliveryLoop
 from shared.redis.connection import Command, OnReplies

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.socket_edge.topic_reader import Delivery, Started
-from services.socket_edge.topic_reading import Reading
-from services.socket_edge.topic_turns import READERS_PER_TURN
+from services.socket_edge.streams.topic_reader import Delivery, Started
+from services.socket_edge.streams.topic_reading import Reading
+from services.socket_edge.streams.topic_turns import READERS_PER_TURN
 from shared.model.streams import Mark, Start
 from tests.harness.waiting import wait_until
 from tests.socket_edge.topics import TOPIC, Hubs, running_hub

@@ -152,7 +152,7 @@ async def test_a_channel_is_open_once_on_a_socket(
 async def test_a_socket_has_a_number_of_channels(
     stores: Stores, edge: Edge, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.socket_edge.native_channels.MOST_CHANNELS", 2)
+    monkeypatch.setattr("services.socket_edge.native.channels.MOST_CHANNELS", 2)
     shown = [shown_id(await create(stores)) for _ in range(3)]
     peer = peer_of(edge, peers, grant_of(stores.account_id, *shown))
     for each in shown[:2]:
@@ -161,6 +161,17 @@ async def test_a_socket_has_a_number_of_channels(
     assert await peer.refused(open={"channel": shown[2]}) == "too_many"
     await peer.ask(close={"channel": shown[0]})
     await peer.ask(open={"channel": shown[2]})
+
+
+async def test_a_socket_that_is_about_to_close_opens_nothing(
+    stores: Stores, edge: Edge, peers: list[Peer], channel: str
+) -> None:
+    older, newer = (peer_of(edge, peers, grant_of(stores.account_id, "kitchen")) for _ in range(2))
+    await older.ask(open={"channel": "kitchen"})
+    newer.socket.is_draining = True
+
+    assert await newer.refused(open={"channel": "kitchen"}) == "unavailable"
+    assert edge.registry.of(channel)
 
 
 async def test_an_open_channel_counts_in_the_quota_of_sockets(
@@ -257,6 +268,8 @@ class _SlowLeases(Leases):
 async def test_a_socket_that_ends_during_an_open_keeps_nothing(
     stores: Stores, edge: Edge, peers: list[Peer], channel: str
 ) -> None:
+    older = peer_of(edge, peers, grant_of(stores.account_id, "kitchen"))
+    await older.ask(open={"channel": "kitchen"})
     slow = _SlowLeases(stores.calls)
     slow.may_reply = asyncio.Event()
     edge.stores.leases = slow
@@ -270,7 +283,8 @@ async def test_a_socket_that_ends_during_an_open_keeps_nothing(
     await leaving
 
     assert stores.owner(channel) is None
-    assert not edge.registry.by_id
+    assert (await older.told())["reason"] == "taken_over"
+    await wait_until(lambda: not edge.registry.of(channel))
 
 
 async def test_an_ack_behind_an_open_counts_when_the_client_leaves(

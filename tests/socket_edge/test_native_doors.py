@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.native_parts import Said
-from services.socket_edge.native_refusals import Refusal
-from services.socket_edge.native_socket import (
+from services.socket_edge.native.parts import Said
+from services.socket_edge.native.refusals import Refusal
+from services.socket_edge.native.socket import (
     AUTHENTICATE_S,
     FRAME_BYTES,
     STRANGERS_FRAME_BYTES,

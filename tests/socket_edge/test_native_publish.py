@@ -6,8 +6,8 @@ from typing import Any
 import fakeredis
 import pytest
 
-from services.socket_edge import native_publish
-from services.socket_edge.native_socket import MOST_UNANSWERED
+from services.socket_edge.native import publish as native_publish
+from services.socket_edge.native.socket import MOST_UNANSWERED
 from shared.model.api_keys import Scope
 from shared.model.channels import CloseReason
 from shared.model.errors import KeyIsRunning, StoreUnavailable

@@ -7,8 +7,8 @@ import weakref
 import pytest
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.native_parts import Said
-from services.socket_edge.native_socket import (
+from services.socket_edge.native.parts import Said
+from services.socket_edge.native.socket import (
     MOST_UNANSWERED,
     MOST_UNANSWERED_BYTES,
     NativeSocket,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.native_channel import BUFFER_BYTES
+from services.socket_edge.native.channel import BUFFER_BYTES
 from shared.model.channels import CloseReason
 from tests.harness.waiting import wait_until
 from tests.socket_edge.conftest import LONG_S

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from services.socket_edge import native_topics
 from services.socket_edge.edge import Edge
-from services.socket_edge.native_socket import MOST_TOPICS
-from services.socket_edge.native_topics import Topics
-from services.socket_edge.topic_reader import Delivery, TopicReader
+from services.socket_edge.native import topics as native_topics
+from services.socket_edge.native.socket import MOST_TOPICS
+from services.socket_edge.native.topics import Topics
+from services.socket_edge.streams.topic_reader import Delivery, TopicReader
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
 from shared.model.grants import Grant
@@ -263,7 +263,7 @@ async def test_a_client_that_is_too_slow_is_closed_when_it_has_read(
 async def test_a_client_that_never_reads_is_closed_in_the_end(
     opened: Opened, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.socket_edge.native_writes._ENDING_S", 0.01)
+    monkeypatch.setattr("services.socket_edge.native.writes._ENDING_S", 0.01)
     client = await opened("a")
     client.buffered = 100_000
     hub.deliver(delivery(1))

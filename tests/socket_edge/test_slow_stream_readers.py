@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.stream_reader import StreamReader
+from services.socket_edge.streams.stream_reader import StreamReader
 from shared.model.channels import CloseReason
 from tests.socket_edge.conftest import Clock
 from tests.socket_edge.stream_peers import (

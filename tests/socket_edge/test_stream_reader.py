@@ -8,12 +8,12 @@ import pytest
 from starlette.routing import Route
 from starlette.types import Message
 
-from services.socket_edge import sse
 from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.edge import Edge
-from services.socket_edge.sse import stream_routes
-from services.socket_edge.stream_reader import StreamReader
-from services.socket_edge.topic_reader import Delivery
+from services.socket_edge.streams import sse
+from services.socket_edge.streams.sse import stream_routes
+from services.socket_edge.streams.stream_reader import StreamReader
+from services.socket_edge.streams.topic_reader import Delivery
 from shared.model.api_keys import hash_of
 from shared.model.channels import CloseReason
 from shared.model.events import Event

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from services.socket_edge.stream_rights import BoundReader, StreamRights
+from services.socket_edge.streams.stream_rights import BoundReader, StreamRights
 from shared.model.bindings import Source
 from shared.model.errors import StoreUnavailable
 from shared.model.streams import Keep, StreamRule
@@ -134,7 +134,7 @@ async def test_redis_away_ends_nobody(
         return b"[]"
 
     monkeypatch.setattr(Routing, "bindings", bindings)
-    monkeypatch.setattr("services.socket_edge.stream_rights._RETRY_S", 0)
+    monkeypatch.setattr("services.socket_edge.streams.stream_rights._RETRY_S", 0)
     rights = StreamRights(stores.routing, stores.streams)
     reader = Reader(stores.account_id, key, "free")
     async with in_background(rights.run):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.socket_edge import topic_hub
+from services.socket_edge.streams import topic_hub
 from shared.model.streams import Keep, Mark, NotRecovered, Start
 from shared.runtime.loops import end
 from shared.store import stream_names

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.socket_edge import topic_feed, topic_hub, topic_reading, topic_turns
-from services.socket_edge.topic_feed import TopicFeed
-from services.socket_edge.topic_reading import Heard, Reading
+from services.socket_edge.streams import topic_feed, topic_hub, topic_reading, topic_turns
+from services.socket_edge.streams.topic_feed import TopicFeed
+from services.socket_edge.streams.topic_reading import Heard, Reading
 from shared.store.stream_wakeups import StreamWakeup
 from tests.socket_edge.topic_world import PAGE, Subscription, run
 

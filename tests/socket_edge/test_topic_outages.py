@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
-from services.socket_edge import topic_feed
+from services.socket_edge.streams import topic_feed
 from shared.model.errors import StoreUnavailable
 from shared.model.streams import Start
 from shared.redis import shard_subscription

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.socket_edge import topic_turns
-from services.socket_edge.topic_turns import READERS_PER_TURN, READS, Reads, Turns
+from services.socket_edge.streams import topic_turns
+from services.socket_edge.streams.topic_turns import READERS_PER_TURN, READS, Reads, Turns
 from shared.model.errors import StoreUnavailable
 from shared.model.streams import BEGINNING, Mark, Resumed, Start
 from tests.harness.waiting import wait_until

@@ -9,10 +9,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from services.socket_edge.topic_hub import TopicHub
-from services.socket_edge.topic_reader import Delivery, Started
-from services.socket_edge.topic_reading import Reading
-from services.socket_edge.topic_turns import Memory
+from services.socket_edge.streams.topic_hub import TopicHub
+from services.socket_edge.streams.topic_reader import Delivery, Started
+from services.socket_edge.streams.topic_reading import Reading
+from services.socket_edge.streams.topic_turns import Memory
 from shared.model.errors import StoreUnavailable
 from shared.model.events import Event
 from shared.model.streams import BEGINNING, Mark, NotRecovered, Resumed, Retained, Start

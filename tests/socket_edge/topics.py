@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from services.socket_edge.topic_feed import TopicFeed
-from services.socket_edge.topic_hub import TopicHub
-from services.socket_edge.topic_reader import Delivery, Started
-from services.socket_edge.topic_reading import Reading
+from services.socket_edge.streams.topic_feed import TopicFeed
+from services.socket_edge.streams.topic_hub import TopicHub
+from services.socket_edge.streams.topic_reader import Delivery, Started
+from services.socket_edge.streams.topic_reading import Reading
 from shared.model.streams import Keep, Mark, Resumed, Start
 from shared.runtime.loops import end
 from shared.store.stream_wakeups import live_name

@@ -58,11 +58,11 @@ CHECKOUT = Path(__file__).parents[2]
 EDGE = CHECKOUT / "services" / "socket_edge"
 SESSION_FILES = {EDGE / name for name in ("session_socket.py", "blackhole_socket.py", "cognism_socket.py")}
 PELION_FILES = {EDGE / name for name in ("leased_socket.py", "pelion_socket.py")}
-NATIVE_FILES = set(EDGE.glob("native_*.py"))
+NATIVE_FILES = set(EDGE.glob("native/*.py"))
 # A native socket says why a channel is no longer its own, and stays open.
 OF_NATIVE_CHANNELS = {CloseReason.FORBIDDEN, CloseReason.LOST_WRITES}
 # A poll or a reader of streams has an HTTP response and no close frame.
-POLL_FILES = {EDGE / name for name in ("poll.py", "long_poll.py", "stream_reader.py", "stream_rights.py")}
+POLL_FILES = {EDGE / "poll.py", EDGE / "long_poll.py", *EDGE.glob("streams/*.py")}
 
 
 def test_codes_of_pelion_sockets() -> None:
@@ -94,7 +94,7 @@ def asked_for_in(files: Iterable[Path]) -> set[CloseReason]:
 
 
 def test_every_reason_that_a_socket_is_closed_for_has_codes() -> None:
-    shared = set(EDGE.glob("*.py")) - SESSION_FILES - PELION_FILES - NATIVE_FILES - POLL_FILES
+    shared = set(EDGE.rglob("*.py")) - SESSION_FILES - PELION_FILES - NATIVE_FILES - POLL_FILES
     of_loops = {CloseReason.UNEXPECTED, *LOST_LEASE.values()}
 
     assert CloseReason.STOPPING in asked_for_in(shared)

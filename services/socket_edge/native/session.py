@@ -1,9 +1,9 @@
 """The requests of a native socket that are about itself: `auth`, `refresh` and `ping`."""
 
-from services.socket_edge.native_callers import NativeCaller, caller_of_token
-from services.socket_edge.native_parts import Handled, Said
-from services.socket_edge.native_refusals import Refusal
-from services.socket_edge.native_socket import NativeSocket
+from services.socket_edge.native.callers import NativeCaller, caller_of_token
+from services.socket_edge.native.parts import Handled, Said
+from services.socket_edge.native.refusals import Refusal
+from services.socket_edge.native.socket import NativeSocket
 from shared.model.channels import CloseReason
 from shared.model.errors import QuotaExceeded
 from shared.model.grants import Grant

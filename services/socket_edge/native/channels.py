@@ -9,10 +9,10 @@ from typing import Any, cast
 
 from services.socket_edge.channel_rights import channel_for, is_granted
 from services.socket_edge.claims import Claim, claim_channel, hold_claimed
-from services.socket_edge.native_channel import NativeChannel
-from services.socket_edge.native_parts import Handled, Handler, Part, Said
-from services.socket_edge.native_refusals import Refusal
-from services.socket_edge.native_socket import MOST_CHANNELS, NativeSocket
+from services.socket_edge.native.channel import NativeChannel
+from services.socket_edge.native.parts import Handled, Handler, Part, Said
+from services.socket_edge.native.refusals import Refusal
+from services.socket_edge.native.socket import MOST_CHANNELS, NativeSocket
 from shared.model.account_channels import ChannelRecord, id_shown
 from shared.model.api_keys import ApiKey
 from shared.model.channels import CloseReason, Kind
@@ -50,6 +50,8 @@ class NativeChannels(Part):
 
         Raises Refusal, NotGranted, MissingScope, NoSuchChannel, QuotaExceeded, StoreUnavailable.
         """
+        if self.socket.is_draining:
+            raise Refusal(ErrorCode.UNAVAILABLE, "this replica shuts down: connect again, and open it there")
         if len(self._open) >= MOST_CHANNELS:
             raise Refusal(ErrorCode.TOO_MANY, f"a socket has {MOST_CHANNELS} channels at most; close one")
         caller = cast(ApiKey | Grant, self.socket.caller)
@@ -210,6 +212,7 @@ class NativeChannels(Part):
         with contextlib.suppress(GatewayError):
             claim = await claiming
             self._edge.socket_quota.leave(claim.account_id)
+            self._edge.wake_previous(claim.claimed.lease)
             await self._edge.heartbeat.release_by(
                 partial(self._edge.stores.leases.release, claim.claimed.lease)
             )

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from services.socket_edge.topic_reader import Delivery, Started, TopicReader
-from services.socket_edge.topic_turns import Memory
+from services.socket_edge.streams.topic_reader import Delivery, Started, TopicReader
+from services.socket_edge.streams.topic_turns import Memory
 from shared import telemetry
 from shared.model.streams import BEGINNING, Mark, Start
 

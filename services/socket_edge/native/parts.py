@@ -8,7 +8,7 @@ It returns what to answer at once, or a coroutine that does, or `None`, and then
 `socket.refuse` later, exactly once. A coroutine that has called `socket.answer` itself returns `None`, too.
 Requests are begun in the order of arrival, each when the one before it has no coroutine under way any more;
 so one that answers later holds up nothing. What a handler or its coroutine raises becomes the error that the
-client is told (native_refusals.py); `Refusal` is for those that only native sockets have.
+client is told (refusals.py); `Refusal` is for those that only native sockets have.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from shared.wire.native.frames import Request
 
 if TYPE_CHECKING:
-    from services.socket_edge.native_socket import NativeSocket
+    from services.socket_edge.native.socket import NativeSocket
 
 Said: TypeAlias = tuple[str, Any]
 """The name and the value of an answer: `("pong", {})`."""

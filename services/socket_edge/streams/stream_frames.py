@@ -14,7 +14,7 @@ from shared.wire import sse
 from shared.wire.stream_ids import Position, id_of
 
 if TYPE_CHECKING:
-    from services.socket_edge.topic_reader import Delivery, Started
+    from services.socket_edge.streams.topic_reader import Delivery, Started
 
 
 def frames_for(topics: Sequence[str], *, account_id: str, is_chunked: bool) -> "Frames":

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from redis.asyncio import Redis
 
-from services.socket_edge.topic_feed import TopicFeed
-from services.socket_edge.topic_reader import TopicReader
-from services.socket_edge.topic_reading import Reading
-from services.socket_edge.topic_turns import READERS_AT_ONCE, Memory, Reads, StreamReader, Turns
+from services.socket_edge.streams.topic_feed import TopicFeed
+from services.socket_edge.streams.topic_reader import TopicReader
+from services.socket_edge.streams.topic_reading import Reading
+from services.socket_edge.streams.topic_turns import READERS_AT_ONCE, Memory, Reads, StreamReader, Turns
 from shared import telemetry
 from shared.model.errors import StoreUnavailable
 from shared.model.streams import Mark, Start

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
-from services.socket_edge.topic_reader import Delivery, Started, TopicReader
-from services.socket_edge.topic_reading import Heard, Lots, Reading, call_each, hand_over
-from services.socket_edge.topic_turns import Memory, Reads, Turns
+from services.socket_edge.streams.topic_reader import Delivery, Started, TopicReader
+from services.socket_edge.streams.topic_reading import Heard, Lots, Reading, call_each, hand_over
+from services.socket_edge.streams.topic_turns import Memory, Reads, Turns
 from shared.model.streams import BEGINNING, Mark, Resumed, Start
 from shared.store.stream_wakeups import StreamWakeup
 

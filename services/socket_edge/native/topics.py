@@ -11,10 +11,10 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from services.socket_edge.credential_watcher import Credential
-from services.socket_edge.native_parts import Part, Said
-from services.socket_edge.native_refusals import Refusal
-from services.socket_edge.native_socket import MOST_TOPICS, NativeSocket
-from services.socket_edge.stream_buffer import StreamBuffer
+from services.socket_edge.native.parts import Part, Said
+from services.socket_edge.native.refusals import Refusal
+from services.socket_edge.native.socket import MOST_TOPICS, NativeSocket
+from services.socket_edge.streams.stream_buffer import StreamBuffer
 from shared import telemetry
 from shared.authentication import require_scope
 from shared.model.api_keys import ApiKey, Scope
@@ -27,8 +27,8 @@ from shared.wire.native.frames import Request, Subscribe, Unsubscribe
 from shared.wire.native.replies import ErrorCode
 
 if TYPE_CHECKING:
-    from services.socket_edge.topic_reader import Delivery, Started
-    from services.socket_edge.topic_reading import Reading
+    from services.socket_edge.streams.topic_reader import Delivery, Started
+    from services.socket_edge.streams.topic_reading import Reading
 
 logger = logging.getLogger(__name__)
 

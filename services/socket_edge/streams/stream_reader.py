@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from services.socket_edge.held import HeldConnection
-from services.socket_edge.stream_buffer import StreamBuffer
-from services.socket_edge.stream_frames import frames_for
+from services.socket_edge.streams.stream_buffer import StreamBuffer
+from services.socket_edge.streams.stream_frames import frames_for
 from shared import telemetry
 from shared.model.channels import CloseReason
 from shared.model.streams import Mark, Start
@@ -22,8 +22,8 @@ from shared.wire import sse
 
 if TYPE_CHECKING:
     from services.socket_edge.edge import Edge
-    from services.socket_edge.topic_reader import Delivery, Started
-    from services.socket_edge.topic_reading import Reading
+    from services.socket_edge.streams.topic_reader import Delivery, Started
+    from services.socket_edge.streams.topic_reading import Reading
 
 logger = logging.getLogger(__name__)
 

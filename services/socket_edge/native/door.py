@@ -7,13 +7,13 @@ from starlette.types import Message, Scope, Send
 
 from services.socket_edge.edge import Edge
 from services.socket_edge.handshakes import acceptance
-from services.socket_edge.native_callers import NativeCaller, caller_of_handshake
-from services.socket_edge.native_channels import CHANNEL_HANDLERS
-from services.socket_edge.native_parts import Handler
-from services.socket_edge.native_publish import publish
-from services.socket_edge.native_session import auth, ping, refresh
-from services.socket_edge.native_socket import NativeSocket
-from services.socket_edge.native_topics import subscribe, unsubscribe
+from services.socket_edge.native.callers import NativeCaller, caller_of_handshake
+from services.socket_edge.native.channels import CHANNEL_HANDLERS
+from services.socket_edge.native.parts import Handler
+from services.socket_edge.native.publish import publish
+from services.socket_edge.native.session import auth, ping, refresh
+from services.socket_edge.native.socket import NativeSocket
+from services.socket_edge.native.topics import subscribe, unsubscribe
 from services.socket_edge.session_socket import address_of, hold
 from shared.model.errors import TokenRefused, Unauthenticated
 from shared.runtime.http.client_address import block_of

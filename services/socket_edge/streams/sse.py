@@ -7,8 +7,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from services.socket_edge.edge import Edge
-from services.socket_edge.stream_callers import StreamCaller, stream_caller, wake_previous
-from services.socket_edge.stream_reader import StreamReader
+from services.socket_edge.streams.stream_callers import StreamCaller, stream_caller, wake_previous
+from services.socket_edge.streams.stream_reader import StreamReader
 from shared.model.errors import QuotaExceeded, StoreUnavailable
 from shared.runtime.http.protocol import Connection
 from shared.runtime.http.responses import quota_exceeded, unavailable

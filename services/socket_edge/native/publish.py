@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING
 
-from services.socket_edge.native_parts import Part
-from services.socket_edge.native_refusals import Refusal
+from services.socket_edge.native.parts import Part
+from services.socket_edge.native.refusals import Refusal
 from shared.authentication import require_scope
 from shared.clock import now_ms
 from shared.model.api_keys import ApiKey, Scope
@@ -37,7 +37,7 @@ from shared.wire.native.frames import MOST_EVENTS, Publish, Refused, Request, ch
 from shared.wire.native.replies import ErrorCode
 
 if TYPE_CHECKING:
-    from services.socket_edge.native_socket import NativeSocket
+    from services.socket_edge.native.socket import NativeSocket
 
 _EVENTS = "publish.events"
 _KEY = "publish.idempotency_key"
