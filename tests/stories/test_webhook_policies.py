@@ -156,6 +156,30 @@ async def test_410_disables_at_once_and_resume_tries_again(mine: AccountChannels
     assert "disabled_since" not in await mine.get(channel)
 
 
+async def test_a_notice_goes_to_what_is_bound_by_then(mine: AccountChannels, hook: Webhook) -> None:
+    """Of three notices one of two dispatchers publishes two, and the bindings have changed between them."""
+    watching = [await notice_channel(mine)]
+    hook.says(410)
+    channel = await create(mine, hook)
+    await publish(mine, 1)
+    await expect_notice(mine, watching, "disabled")
+
+    watching.append(await notice_channel(mine))
+    hook.takes()
+    await mine.do(channel, "resume")
+    await expect_notice(mine, watching, "recovered")
+
+    watching.append(await notice_channel(mine))
+    hook.says(410)
+    await publish(mine, 2)
+    await expect_notice(mine, watching, "disabled")
+
+
+async def expect_notice(mine: AccountChannels, watching: list[str], word: str) -> None:
+    for each in watching:
+        assert [topic for topic, _ in await notices(mine, each, 1)] == [f"system.webhook.{word}"]
+
+
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date"])
 async def test_retry_after_is_obeyed(mine: AccountChannels, hook: Webhook, status: int, form: str) -> None:
