@@ -8,6 +8,7 @@ from tests.harness.api import Api, ApiKey
 from tests.harness.waiting import wait_until
 
 WITHIN_S = 60
+_PACE_S = 0.01
 
 
 class Shop:
@@ -39,6 +40,8 @@ class Shop:
             event = {"topic": "orders.paid", "id": order, "data": {"order": len(self.orders)}}
             await self.api.publish(self.key, event)
             self.orders.append(order)
+            # A page keeps all that it shows: with ten thousands of orders each look at it takes seconds.
+            await asyncio.sleep(_PACE_S)
 
     async def sells_more(self, count: int = 50) -> None:
         target = len(self.orders) + count
