@@ -21,6 +21,7 @@ from tests.harness.api import Api, ApiKey
 from tests.harness.blackhole import Blackhole
 from tests.harness.channels import AccountChannels
 from tests.harness.events import readings
+from tests.harness.native import native_socket
 from tests.harness.polls import PULL
 from tests.harness.prometheus import Prometheus, prometheus, scrape_by
 from tests.harness.sockets import Receiver
@@ -115,6 +116,9 @@ class Traffic:
             self.place = reader.last_event_id
             for _ in range(3):
                 await api.post_events(self.poor, readings(range(10)))
+            async with native_socket(edges[0].url, bearer=self.reading.secret) as native:
+                await native.ask(ping={})
+                await native.refused(subscribe={"topic": "of.others"})
             await self._strangers(edges[0].url)
             await asyncio.wait([polling], timeout=5)
             # An edge that has just been without Redis may close it.
