@@ -34,32 +34,11 @@ from tests.socket_edge.conftest import Clock, edge_of
 from tests.socket_edge.native_client import Client, reader_of
 from tests.socket_edge.native_fixtures import Opened, Token, clients, edge, known, stranger, token
 from tests.store.stores import Stores
+from tests.wire.test_close_reasons import NATIVE as CODES
 
 __all__ = ["clients", "edge", "known", "stranger", "token"]
 
-# Close codes, as docs/protocols/native.md has them
-
-CODES = {
-    CloseReason.STOPPING: 1012,
-    CloseReason.REDIS_UNAVAILABLE: 1011,
-    CloseReason.UNEXPECTED: 1011,
-    CloseReason.CROWDED_OUT: 1013,
-    CloseReason.TOO_MANY_FAILURES: 1013,
-    CloseReason.OVER_QUOTA: 1013,
-    CloseReason.MALFORMED: 4000,
-    CloseReason.TOKEN_EXPIRED: 4001,
-    CloseReason.TOKEN_KEY_DELETED: 4002,
-    CloseReason.SIGNED_OUT: 4003,
-    CloseReason.KEY_REVOKED: 4004,
-    CloseReason.KEY_EXPIRED: 4004,
-    CloseReason.NOT_AUTHENTICATED: 4005,
-    CloseReason.TOO_SLOW: 4008,
-    CloseReason.OVER_BUDGET: 4009,
-}
-
-
-def test_every_reason_that_ends_a_native_socket_has_its_code() -> None:
-    assert {reason: row.native for reason, row in CLOSE_ROWS.items() if row.native is not None} == CODES
+# Close codes
 
 
 @pytest.mark.parametrize("reason", CODES)

@@ -7,8 +7,8 @@ A handler gets the socket and a parsed request:
 It returns what to answer at once, or a coroutine that does, or `None`, and then calls `socket.answer` or
 `socket.refuse` later, exactly once. A coroutine that has called `socket.answer` itself returns `None`, too.
 Requests are begun in the order of arrival, each when the one before it has no coroutine under way any more;
-so one that answers later holds up nothing. What a handler or its coroutine raises becomes the error that the
-client is told (refusals.py); `Refusal` is for those that only native sockets have.
+so one that answers later holds up nothing. What a handler or its coroutine raises becomes the error frame
+of its request (refusals.py); `Refusal` is for those that only native sockets have.
 """
 
 from abc import ABC, abstractmethod

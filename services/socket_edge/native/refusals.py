@@ -1,4 +1,4 @@
-"""What a client of the native WebSocket is told of an error of its request."""
+"""The error frame of a native socket for each error of a request."""
 
 from typing import NamedTuple
 
@@ -30,31 +30,31 @@ class Refusal(GatewayError):
         self.retry_after_s = retry_after_s
 
 
-class Told(NamedTuple):
-    """What the client is told."""
+class NativeError(NamedTuple):
+    """What an error frame says."""
 
     code: ErrorCode
     message: str
     retry_after_s: float | None = None
 
 
-def told_of(error: Exception) -> Told:
+def native_error(error: Exception) -> NativeError:
     """`INTERNAL` for an error that is not expected: the caller logs it."""
     match error:
         case Refusal():
-            return Told(error.code, str(error), error.retry_after_s)
+            return NativeError(error.code, str(error), error.retry_after_s)
         case KindConflict() | HeldByAnother():
-            return Told(ErrorCode.CONFLICT, str(error))
+            return NativeError(ErrorCode.CONFLICT, str(error))
         case NoSuchChannel():
-            return Told(ErrorCode.NOT_FOUND, str(error))
+            return NativeError(ErrorCode.NOT_FOUND, str(error))
         case Unauthenticated():
-            return Told(ErrorCode.UNAUTHENTICATED, str(error))
+            return NativeError(ErrorCode.UNAUTHENTICATED, str(error))
     return _of_problem(problem_of(error))
 
 
-def _of_problem(problem: HTTPException) -> Told:
+def _of_problem(problem: HTTPException) -> NativeError:
     code = _OF_STATUS.get(problem.status_code)
     if code is None:
-        return Told(ErrorCode.INTERNAL, "internal error; it was logged with the id of this session")
+        return NativeError(ErrorCode.INTERNAL, "internal error; it was logged with the id of this session")
     after = (problem.headers or {}).get("retry-after")
-    return Told(code, problem.detail, None if after is None else float(after))
+    return NativeError(code, problem.detail, None if after is None else float(after))

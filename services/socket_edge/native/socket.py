@@ -18,7 +18,7 @@ from services.socket_edge.admission import Budget
 from services.socket_edge.credential_watcher import Credential
 from services.socket_edge.native.parts import Handler, Part, Said
 from services.socket_edge.native.publish import Publishes
-from services.socket_edge.native.refusals import told_of
+from services.socket_edge.native.refusals import native_error
 from services.socket_edge.native.writes import WrittenSocket
 from services.socket_edge.token_watcher import TokenCredential
 from shared import telemetry
@@ -255,12 +255,12 @@ class NativeSocket(WrittenSocket):
         self._on_answered()
 
     def _error_text(self, request: Request | Refused, error: Exception) -> tuple[bytes, str]:
-        told = told_of(error)
-        if told.code is replies.ErrorCode.INTERNAL:
+        refused = native_error(error)
+        if refused.code is replies.ErrorCode.INTERNAL:
             facts = {"session": self.id, "operation": request.operation}
             logger.error("native.request-failed", extra={"facts": facts}, exc_info=error)
-        text = replies.error(request.ref, told.code, told.message, retry_after_s=told.retry_after_s)
-        return text, told.code
+        text = replies.error(request.ref, refused.code, refused.message, retry_after_s=refused.retry_after_s)
+        return text, refused.code
 
     def _count_answered(self, request: Request | Refused, outcome: str) -> None:
         self._unanswered -= 1
